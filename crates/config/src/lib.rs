@@ -1,0 +1,1 @@
+//! The configuration file: text to settings, or errors with a caret.

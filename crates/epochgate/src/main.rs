@@ -1,0 +1,2 @@
+//! The epochgate command line.
+fn main() {}

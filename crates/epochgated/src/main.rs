@@ -1,0 +1,2 @@
+//! The epochgate daemon.
+fn main() {}

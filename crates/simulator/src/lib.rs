@@ -1,0 +1,1 @@
+//! A seeded world for the controller: network, kernel model, invariants.

@@ -1,0 +1,1 @@
+//! Typed access to the kernel's IPsec stack (XFRM) over netlink.
