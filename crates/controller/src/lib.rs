@@ -1,1 +1,24 @@
-//! Every decision of epochgate, pure.
+//! Every decision of epochgate, pure: IKE SAs and their exchanges, epochs, gate and recovery.
+//!
+//! [`Controller`] is the one type that decides. Its caller (the daemon's shell, or the simulator)
+//! gives it each [`Input`] with the time, then performs every [`Output`] until it hears
+//! [`Output::Wait`]. It reads no clock, no randomness and no socket; cryptography comes through
+//! [`crypto::Crypto`].
+
+pub mod config;
+pub mod crypto;
+pub mod event;
+pub mod io;
+mod secret;
+pub mod status;
+mod time;
+
+pub use io::{Input, Output};
+pub use secret::Secret;
+pub use time::Timestamp;
+
+/// The reqids that are ours in the kernel: policies and SAs outside this range are never touched.
+///
+/// The range is far from those that other key daemons count up from (strongSwan from 1, libreswan
+/// from 16384).
+pub const REQIDS: std::ops::RangeInclusive<u32> = 0x4547_0000..=0x4547_ffff;

@@ -1,0 +1,202 @@
+//! What the operator asked for, already parsed and checked (by `epochgate-config`).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::Secret;
+use crate::crypto::{Cipher, Group, Prf};
+
+/// Everything that a running controller is configured with.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The tunnels, by unique name.
+    pub tunnels: Vec<Arc<TunnelConfig>>,
+}
+
+/// A tunnel's name: unique, printable, without blanks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct TunnelName(pub Arc<str>);
+
+impl fmt::Display for TunnelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which end we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The end that proves epochs with control pings, usually the one behind a NAT.
+    Client,
+    /// The end that waits for the client's ping before it switches.
+    Server,
+}
+
+/// An IKE identity (RFC 7296 §3.5).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Address(IpAddr),
+    /// ID_FQDN, as ASCII without a trailing dot.
+    Fqdn(String),
+    /// ID_RFC822_ADDR.
+    Mail(String),
+    /// ID_KEY_ID.
+    KeyId(Vec<u8>),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Fqdn(name) | Self::Mail(name) => f.write_str(name),
+            Self::KeyId(octets) => {
+                f.write_str("keyid:")?;
+                octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+            }
+        }
+    }
+}
+
+/// One end of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The outer address; `None` is `%any`: chosen by the route (local), or anybody (remote).
+    pub address: Option<IpAddr>,
+    /// The identity that this end proves.
+    pub id: Identity,
+}
+
+/// When a tunnel starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// At the first packet (the kernel's ACQUIRE).
+    OnDemand,
+    /// At once, and again whenever it is down.
+    Always,
+    /// Never by us: the peer starts.
+    Listen,
+}
+
+/// UDP encapsulation of ESP (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatTraversal {
+    /// Where NAT detection finds a NAT (RFC 7296 §2.23).
+    Auto,
+    /// Never: plain ESP, and no NAT detection notifies are sent.
+    Off,
+}
+
+/// What happens to a tunnel's traffic when the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// The hold policies stay: nothing leaves until the daemon is back.
+    Block,
+    /// The policies go too: traffic leaves as if there had never been a tunnel.
+    Remove,
+}
+
+/// What a policy template of `xfrm-policies/` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyTemplate {
+    /// Its file's name without the ending.
+    pub name: String,
+    /// Whether forwarded traffic is accepted from the tunnel (`fwd` policies).
+    pub forward: bool,
+    /// Whether IPv6 neighbour discovery (RFC 4861) between the selectors passes outside the tunnel.
+    pub exempt_neighbour_discovery: bool,
+    /// Whether routes with a preferred source are added for the remote selectors.
+    pub routes: bool,
+    /// Priority in the SPD of a policy for two host addresses; wider selectors come after.
+    pub priority: u32,
+}
+
+/// Control pings (R4, R7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PingConfig {
+    /// Source address; `None`: an address of this host inside the local selectors.
+    pub source: Option<IpAddr>,
+    /// Address to ping when the peer announces none.
+    pub target: Option<IpAddr>,
+    /// Time to wait for a reply before the next ping.
+    pub interval: Duration,
+    /// Pings sent before the epoch counts as failed.
+    pub attempts: u32,
+    /// Silence on the open epoch after which it is pinged.
+    pub idle: Duration,
+}
+
+/// Epochs: how long they live and who may replace them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochConfig {
+    /// Age at which an epoch is rekeyed, before jitter.
+    pub lifetime: Duration,
+    /// R8: a server's outbound traffic waits for something authenticated on a new epoch.
+    pub wait: bool,
+    /// How long an old epoch's inbound SA stays after its last use was agreed.
+    pub drain: Duration,
+}
+
+/// What is proposed and accepted for IKE SAs, best first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IkeSuite {
+    /// AEAD ciphers of the SK payload.
+    pub ciphers: Vec<Cipher>,
+    /// Pseudorandom functions.
+    pub prfs: Vec<Prf>,
+    /// Key exchange methods; the first is guessed in IKE_SA_INIT.
+    pub groups: Vec<Group>,
+}
+
+/// What is proposed and accepted for ESP SAs, best first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EspSuite {
+    /// AEAD ciphers.
+    pub ciphers: Vec<Cipher>,
+    /// Key exchange methods for rekeys; empty: rekeys use the IKE SA's SK_d alone.
+    pub groups: Vec<Group>,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelConfig {
+    /// Its name.
+    pub name: TunnelName,
+    /// Which end we are.
+    pub role: Role,
+    /// Our end.
+    pub local: End,
+    /// The peer's end.
+    pub remote: End,
+    /// The pre-shared key (RFC 7296 §2.15).
+    pub psk: Secret,
+    /// Inner networks on our side (RFC 4301 selectors).
+    pub local_traffic: Vec<IpNet>,
+    /// Inner networks on the peer's side.
+    pub remote_traffic: Vec<IpNet>,
+    /// How its policies look.
+    pub template: PolicyTemplate,
+    /// When it starts.
+    pub start: Start,
+    /// UDP encapsulation.
+    pub nat_traversal: NatTraversal,
+    /// What stays when the daemon stops.
+    pub on_stop: OnStop,
+    /// Control pings.
+    pub ping: PingConfig,
+    /// Epochs.
+    pub epoch: EpochConfig,
+    /// IKE algorithms.
+    pub ike: IkeSuite,
+    /// ESP algorithms.
+    pub esp: EspSuite,
+}

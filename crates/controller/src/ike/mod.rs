@@ -1,0 +1,144 @@
+//! IKEv2 (RFC 7296): IKE SAs and their exchanges, without any idea of gates and pings.
+//!
+//! The tunnels' side of the controller tells an [`Endpoint`] what to negotiate and hears of the
+//! Child SAs that came out; the endpoint never touches the kernel. As responder it keeps its answer
+//! until the tunnel says whether the Child SA is in the kernel ([`Endpoint::child_ready`]), so that
+//! what the peer then sends finds its SA.
+
+use std::net::{IpAddr, SocketAddr};
+
+use epochgate_ike_wire::TrafficSelector;
+
+use crate::Secret;
+use crate::config::Identity;
+use crate::crypto::Cipher;
+use crate::io::Spi;
+
+/// Names a tunnel between the two sides of the controller: stable while it is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TunnelId(pub(crate) u32);
+
+/// Names an IKE SA of an [`Endpoint`]; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct IkeSaId(pub(crate) u64);
+
+/// Names a Child SA of an [`Endpoint`]; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChildId(pub(crate) u64);
+
+/// Where an IKE SA's messages and its ESP go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// Our address and port.
+    pub(crate) local: SocketAddr,
+    /// The peer's address and port.
+    pub(crate) remote: SocketAddr,
+    /// Whether ESP is encapsulated in UDP between these (RFC 7296 §2.23).
+    pub(crate) encapsulated: bool,
+}
+
+/// A negotiated Child SA (RFC 7296 §2.17).
+#[derive(Clone, Debug)]
+pub(crate) struct Child {
+    pub(crate) id: ChildId,
+    /// The SPI that we chose.
+    pub(crate) inbound: Spi,
+    /// The SPI that the peer chose.
+    pub(crate) outbound: Spi,
+    pub(crate) cipher: Cipher,
+    /// Cipher key and salt of what we receive.
+    pub(crate) inbound_key: Secret,
+    /// Cipher key and salt of what we send.
+    pub(crate) outbound_key: Secret,
+    /// Selectors of our side, as narrowed.
+    pub(crate) local_selectors: Vec<TrafficSelector>,
+    /// Selectors of the peer's side, as narrowed.
+    pub(crate) remote_selectors: Vec<TrafficSelector>,
+    pub(crate) path: Path,
+    /// The Child SA that this one rekeys.
+    pub(crate) replaces: Option<ChildId>,
+    /// Who started the exchange.
+    pub(crate) started_by: Side,
+}
+
+/// Us or the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Us,
+    Peer,
+}
+
+/// What IKE_AUTH told of the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) id: Identity,
+    /// It sent our vendor ID.
+    pub(crate) epochgate: bool,
+    /// The address that it wants pinged (authenticated; not yet checked against selectors).
+    pub(crate) ping_address: Option<IpAddr>,
+    /// A NAT was detected on either side.
+    pub(crate) nat: bool,
+}
+
+/// What an endpoint tells a tunnel.
+#[derive(Clone, Debug)]
+pub(crate) enum IkeEvent {
+    /// Both ends are authenticated.
+    Established(Peer),
+    /// A Child SA was negotiated. Started by the peer: its answer waits for `child_ready`.
+    Child(Box<Child>),
+    /// An attempt of ours to make or rekey a Child SA was refused or failed; the IKE SA lives.
+    ChildRefused {
+        replaces: Option<ChildId>,
+        error: ChildError,
+    },
+    /// Of two Child SAs from crossing rekeys this one is redundant (RFC 7296 §2.8.1); its deletion
+    /// is under way if that is our duty.
+    ChildRedundant(ChildId),
+    /// The peer deletes this Child SA; the answer went out with our own half.
+    ChildDeletedByPeer(ChildId),
+    /// The peer confirmed a deletion that we asked for (or the Child SA was unknown to it).
+    ChildDeleted(ChildId),
+    /// The peer proved that it has forgotten the Child SA that we wanted to rekey.
+    ChildUnknownToPeer(ChildId),
+    /// The peer answered a liveness check, or anything else that needed its keys.
+    Alive,
+    /// The path changed: the peer's authenticated messages come from elsewhere (RFC 7296 §2.23).
+    PathChanged(Path),
+    /// The IKE SA is over, and all its Child SAs with it.
+    Closed(CloseReason),
+}
+
+/// Why a Child SA did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChildError {
+    /// TEMPORARY_FAILURE: try again later (RFC 7296 §2.25).
+    Temporary,
+    /// NO_PROPOSAL_CHOSEN: algorithms of both configurations do not meet.
+    NoProposal,
+    /// TS_UNACCEPTABLE: selectors of both configurations do not meet.
+    Selectors,
+    /// NO_ADDITIONAL_SAS.
+    NoAdditionalSas,
+    /// Another error notify.
+    Notify(u16),
+    /// The peer's answer does not fit what we asked for.
+    Nonsense,
+}
+
+/// Why an IKE SA ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// We closed it.
+    Asked,
+    /// The peer's Delete.
+    DeletedByPeer,
+    /// No answer to all retransmissions.
+    NoAnswer,
+    /// The peer did not prove its identity, or we did not (AUTHENTICATION_FAILED).
+    AuthenticationFailed(String),
+    /// NO_PROPOSAL_CHOSEN in IKE_SA_INIT.
+    NoProposal,
+    /// Anything else: what, and who must act.
+    Failed(String),
+}

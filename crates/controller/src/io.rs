@@ -1,0 +1,398 @@
+//! All that goes into the controller and comes out of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::config::{Config, TunnelName};
+use crate::crypto::Cipher;
+use crate::event::Event;
+use crate::status::StatusReport;
+use crate::{Secret, Timestamp};
+
+/// A UDP datagram of IKE. The non-ESP marker of port 4500 (RFC 3948 §2.2) is the shell's: it is
+/// neither in received payloads nor in those to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Our address and port (500 or 4500).
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// The IKE message.
+    pub payload: Vec<u8>,
+}
+
+/// A security parameters index (RFC 4301 §4.1); never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Spi(pub NonZeroU32);
+
+/// An SA as the kernel finds it (`struct xfrm_usersa_id`; the protocol is always ESP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SaId {
+    /// Outer destination address.
+    pub destination: IpAddr,
+    /// SPI, chosen by that destination.
+    pub spi: Spi,
+}
+
+/// UDP encapsulation of an SA (`struct xfrm_encap_tmpl`, UDP_ENCAP_ESPINUDP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// Port of the SA's source.
+    pub source_port: u16,
+    /// Port of the SA's destination.
+    pub destination_port: u16,
+}
+
+/// What is particular to each direction of an SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaDirection {
+    /// We decrypt. `report_first`: the first packet raises XFRM_MSG_NEWAE
+    /// (XFRMA_REPLAY_THRESH 1), reported as [`XfrmEvent::FirstPacket`]. Else the SA is silent.
+    Inbound {
+        /// Whether the first packet is reported.
+        report_first: bool,
+    },
+    /// We encrypt.
+    Outbound,
+}
+
+/// An ESP SA in tunnel mode to be put into the SAD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaSpec {
+    /// Destination and SPI.
+    pub id: SaId,
+    /// Outer source address.
+    pub source: IpAddr,
+    /// Inbound or outbound.
+    pub direction: SaDirection,
+    /// The Child's reqid, shared by all its epochs.
+    pub reqid: u32,
+    /// AEAD cipher.
+    pub cipher: Cipher,
+    /// Cipher key and salt (RFC 4106 §8.1).
+    pub key: Secret,
+    /// UDP encapsulation, where there is a NAT.
+    pub encapsulation: Option<Encapsulation>,
+    /// Hard limit in the kernel's own account; far beyond our rekeying (a safety net).
+    pub hard_lifetime: Duration,
+}
+
+/// Direction of a policy (`XFRM_POLICY_IN`, `_OUT`, `_FWD`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyDirection {
+    /// Received for this host.
+    In,
+    /// Sent or forwarded outwards.
+    Out,
+    /// Received to be forwarded.
+    Fwd,
+}
+
+/// What makes a policy unique in the SPD (no marks, no if_id): direction and selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PolicyKey {
+    /// Direction.
+    pub direction: PolicyDirection,
+    /// Inner source network.
+    pub source: IpNet,
+    /// Inner destination network.
+    pub destination: IpNet,
+    /// Only this ICMPv6 type (a selector of protocol 58 with the type as source port).
+    pub icmpv6_type: Option<u8>,
+}
+
+/// What a policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyAction {
+    /// Passes without IPsec (allow, no template). Only for ICMPv6 neighbour discovery.
+    Exempt,
+    /// Holds: a template whose reqid no SA has, so that the kernel queues
+    /// (`net.core.xfrm_larval_drop` 0). Outer addresses are placeholders.
+    Hold {
+        /// The Child's hold reqid.
+        reqid: u32,
+    },
+    /// Sends through exactly one SA: template with reqid and SPI.
+    Pin {
+        /// The Child's reqid.
+        reqid: u32,
+        /// The open epoch's outbound SA.
+        sa: SaId,
+        /// Outer source address.
+        source: IpAddr,
+    },
+    /// Accepts what came through any SA of the Child: template with reqid, without SPI and with
+    /// wildcard outer addresses (in, fwd).
+    Accept {
+        /// The Child's reqid.
+        reqid: u32,
+    },
+}
+
+/// A policy as we want it in the SPD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicySpec {
+    /// Selector and direction.
+    pub key: PolicyKey,
+    /// Priority; lower comes first.
+    pub priority: u32,
+    /// What it does.
+    pub action: PolicyAction,
+}
+
+/// Names an operation so that its result can come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// What is asked of the kernel. Each is answered by exactly one [`Input::XfrmDone`]; they are
+/// performed in the order in which they are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XfrmOp {
+    /// Reads the policies and SAs whose reqid is in our range ([`crate::REQIDS`]), and Exempt
+    /// policies by our priorities. Answered by [`XfrmReply::Ours`].
+    ReadOurs,
+    /// XFRM_MSG_NEWSA.
+    AddSa(SaSpec),
+    /// XFRM_MSG_DELSA; an SA that is gone already counts as removed.
+    RemoveSa(SaId),
+    /// XFRM_MSG_NEWPOLICY for each, exclusive: a policy that exists with such a selector is
+    /// somebody else's and fails the operation with [`XfrmError::Exists`].
+    CreatePolicies(Vec<PolicySpec>),
+    /// XFRM_MSG_UPDPOLICY for each, in one batch.
+    UpdatePolicies(Vec<PolicySpec>),
+    /// XFRM_MSG_DELPOLICY for each; one that is gone already counts as removed.
+    RemovePolicies(Vec<PolicyKey>),
+    /// XFRM_MSG_GETSA: the packet counter of one SA. Answered by [`XfrmReply::Packets`].
+    ReadPackets(SaId),
+    /// Sets the inbound SA's event threshold (XFRM_MSG_NEWAE): reporting or silent.
+    ReportFirst {
+        /// The inbound SA.
+        sa: SaId,
+        /// Whether the next packet is to be reported.
+        on: bool,
+    },
+}
+
+/// One SA of ours that the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSa {
+    /// Destination and SPI.
+    pub id: SaId,
+    /// Its reqid.
+    pub reqid: u32,
+}
+
+/// What an operation answers when it succeeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XfrmReply {
+    /// Done.
+    Done,
+    /// Packets that passed the SA (`lifetime_cur.packets`).
+    Packets(u64),
+    /// What of ours is in the kernel.
+    Ours {
+        /// Policies.
+        policies: Vec<PolicyKey>,
+        /// SAs, also larval ones.
+        sas: Vec<FoundSa>,
+    },
+}
+
+/// Why the kernel refused. The text is the shell's, with the kernel's extended ack.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum XfrmError {
+    /// EEXIST.
+    #[error("{0}")]
+    Exists(String),
+    /// ESRCH or ENOENT.
+    #[error("{0}")]
+    Missing(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What the kernel tells by itself. Events that our own operations caused are not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XfrmEvent {
+    /// XFRM_MSG_ACQUIRE: a packet met the hold with this reqid.
+    Acquire {
+        /// The template's reqid: a hold reqid of ours.
+        reqid: u32,
+    },
+    /// XFRM_MSG_NEWAE of an SA that reports: something authenticated arrived on it.
+    FirstPacket(SaId),
+    /// XFRM_MSG_EXPIRE, hard or soft.
+    Expired(SaId),
+    /// XFRM_MSG_DELSA or FLUSHSA by somebody else.
+    SaRemoved(SaId),
+    /// XFRM_MSG_DELPOLICY by somebody else.
+    PolicyRemoved(PolicyKey),
+    /// XFRM_MSG_MAPPING: the inbound SA's peer now sends from another address or port.
+    MappingChanged {
+        /// The inbound SA.
+        sa: SaId,
+        /// The new source.
+        source: SocketAddr,
+    },
+    /// Events were lost (ENOBUFS on the multicast socket, or a flush by somebody else).
+    Overrun,
+}
+
+/// A control ping: an ICMP echo request sent through one epoch's outbound SA by a per-socket
+/// policy, whatever the tunnel's own policies do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlPing {
+    /// What the reply must carry.
+    pub nonce: PingNonce,
+    /// Inner source address.
+    pub source: IpAddr,
+    /// Inner destination address.
+    pub target: IpAddr,
+    /// The Child's reqid.
+    pub reqid: u32,
+    /// The epoch's outbound SA.
+    pub sa: SaId,
+    /// Outer source address.
+    pub outer_source: IpAddr,
+}
+
+/// Unpredictable number in a control ping; ties the reply to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingNonce(pub u64);
+
+/// First octets of a control ping's data, before the nonce (8 octets, network order).
+pub const PING_MAGIC: [u8; 8] = *b"EPOCHGAT";
+
+/// A route for a remote selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteSpec {
+    /// The remote selector.
+    pub destination: IpNet,
+    /// The preferred source: an address of this host inside a local selector.
+    pub source: IpAddr,
+    /// The peer's outer address: the route leaves where packets to it leave.
+    pub via: IpAddr,
+}
+
+/// Ties an operator's request to its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// What an operator can ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Start the tunnel; answered when it is open or the attempt failed.
+    Up(TunnelName),
+    /// Delete its SAs and take its policies away.
+    Down(TunnelName),
+    /// Negotiate a new epoch now; answered when traffic has switched or the attempt failed.
+    Rekey(TunnelName),
+    /// Tell all.
+    Status,
+    /// Delete all SAs, leave or remove the policies as `on-stop` says; answered when done.
+    Shutdown,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CommandOutcome {
+    /// It is done.
+    Done,
+    /// What `status` asked for.
+    Status(Box<StatusReport>),
+    /// It failed; the text says why and what to do.
+    Failed(String),
+}
+
+/// What goes in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An IKE message arrived.
+    Datagram(Datagram),
+    /// An operation ended.
+    XfrmDone {
+        /// Which.
+        op: OpId,
+        /// How.
+        result: Result<XfrmReply, XfrmError>,
+    },
+    /// The kernel says something.
+    Xfrm(XfrmEvent),
+    /// An echo reply with a control ping's magic arrived, from `from`.
+    PingReply {
+        /// Its nonce.
+        nonce: PingNonce,
+        /// Its inner source.
+        from: IpAddr,
+    },
+    /// A control ping could not be sent.
+    PingFailed {
+        /// Its nonce.
+        nonce: PingNonce,
+        /// Why.
+        error: String,
+    },
+    /// The answer to [`Output::FindSource`].
+    SourceFound {
+        /// The destination that was asked for.
+        destination: IpAddr,
+        /// The address that the host would send from, or why it can't.
+        source: Result<IpAddr, String>,
+    },
+    /// A route could not be added or removed.
+    RouteFailed {
+        /// Which.
+        route: RouteSpec,
+        /// Why.
+        error: String,
+    },
+    /// The addresses that this host owns now (all interfaces, without link-local ones).
+    Addresses(Vec<IpAddr>),
+    /// A configuration, the first or a new one.
+    Configure(Config),
+    /// An operator asks.
+    Command(CommandId, Command),
+    /// A time that [`Output::Wait`] named has come (or an earlier one; harmless).
+    Timeout,
+}
+
+/// Why the controller wants to wake up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// Nothing is due.
+    Idle,
+    /// An IKE retransmission or other IKE timer.
+    Ike,
+    /// A tunnel's timer: ping, lifetime, drain, back-off, refresh of a held queue.
+    Tunnel,
+}
+
+/// What comes out. Effects are performed in this order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send an IKE message.
+    Datagram(Datagram),
+    /// Ask the kernel.
+    Xfrm(OpId, XfrmOp),
+    /// Send a control ping.
+    Ping(ControlPing),
+    /// Find the local address for a destination; answered by [`Input::SourceFound`].
+    FindSource(IpAddr),
+    /// Add a route.
+    AddRoute(RouteSpec),
+    /// Remove a route that was added.
+    RemoveRoute(RouteSpec),
+    /// Something for the log.
+    Event(Event),
+    /// The answer to a command.
+    Answer(CommandId, CommandOutcome),
+    /// Nothing more now: come back at that time, or with the next input.
+    Wait(Option<Timestamp>, WakeReason),
+}
