@@ -1,1 +1,94 @@
 //! The controller's cryptography, done by ring.
+//!
+//! [`Ring`] implements [`epochgate_controller::crypto::Crypto`]: keys and octets come in as the
+//! controller holds them, results go back. Nothing is kept between calls. ring itself wipes
+//! nothing; what passes through this crate's own hands (a shared secret, a MAC that is a key) is
+//! moved straight into a [`Secret`], which does.
+
+mod aead;
+mod key_exchange;
+#[cfg(test)]
+mod tests;
+
+use epochgate_controller::Secret;
+use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, IV_LEN, KeyExchange, Prf};
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{digest, hmac};
+use subtle::ConstantTimeEq;
+
+/// The provider.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    random: SystemRandom,
+}
+
+impl Ring {
+    /// A provider that draws from the system's randomness.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            random: SystemRandom::new(),
+        }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Crypto for Ring {
+    fn random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
+        self.random.fill(out).map_err(|_| CryptoError::Provider)
+    }
+
+    fn key_exchange(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError> {
+        key_exchange::start(group, &self.random)
+    }
+
+    fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret {
+        let algorithm = match prf {
+            Prf::HmacSha256 => hmac::HMAC_SHA256,
+            Prf::HmacSha384 => hmac::HMAC_SHA384,
+            Prf::HmacSha512 => hmac::HMAC_SHA512,
+        };
+        let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
+        data.iter().for_each(|part| context.update(part));
+        Secret::from(context.sign().as_ref())
+    }
+
+    fn seal(
+        &self,
+        cipher: Cipher,
+        key: &Secret,
+        iv: [u8; IV_LEN],
+        associated: &[u8],
+        payload: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        aead::seal(cipher, key, iv, associated, payload)
+    }
+
+    fn open(
+        &self,
+        cipher: Cipher,
+        key: &Secret,
+        iv: [u8; IV_LEN],
+        associated: &[u8],
+        payload: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        aead::open(cipher, key, iv, associated, payload)
+    }
+
+    fn equal(&self, left: &[u8], right: &[u8]) -> bool {
+        left.ct_eq(right).into()
+    }
+
+    fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {
+        let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        data.iter().for_each(|part| context.update(part));
+        let mut hash = [0; 20];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
+    }
+}
