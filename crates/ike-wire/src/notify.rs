@@ -53,9 +53,9 @@ code_points! {
         TEMPORARY_FAILURE = 43;
         /// The Child SA to be rekeyed does not exist (RFC 7296 §2.25).
         CHILD_SA_NOT_FOUND = 44;
-        /// The group is not known (RFC 6467 and group keying).
+        /// The group is not known (G-IKEv2).
         INVALID_GROUP_ID = 45;
-        /// The peer may not join the group.
+        /// The peer may not join the group (G-IKEv2).
         AUTHORIZATION_FAILED = 46;
         /// The state for a following key exchange is gone (RFC 9370 §2.2.4).
         STATE_NOT_FOUND = 47;
