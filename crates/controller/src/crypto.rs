@@ -56,6 +56,15 @@ impl Cipher {
     }
 }
 
+impl std::fmt::Display for Cipher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AesGcm128 => "AES-GCM-128",
+            Self::AesGcm256 => "AES-GCM-256",
+        })
+    }
+}
+
 impl Prf {
     /// Octets of output, and of SK_d, SK_pi, SK_pr (RFC 7296 §2.14).
     #[must_use]

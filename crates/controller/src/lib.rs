@@ -6,13 +6,19 @@
 //! [`crypto::Crypto`].
 
 pub mod config;
+mod controller;
 pub mod crypto;
 pub mod event;
+mod host;
+mod ike;
 pub mod io;
+mod outbox;
 mod secret;
 pub mod status;
 mod time;
+mod tunnel;
 
+pub use controller::Controller;
 pub use io::{Input, Output};
 pub use secret::Secret;
 pub use time::Timestamp;

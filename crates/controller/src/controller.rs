@@ -1,0 +1,458 @@
+//! The one type that decides: routes inputs to IKE and to the tunnels, and collects their effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, OnStop, TunnelConfig, TunnelName};
+use crate::crypto::Crypto;
+use crate::event::{Event, EventKind};
+use crate::host::Host;
+use crate::ike::{Endpoint, IkeOutput, Limits, TunnelId};
+use crate::io::{
+    Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey, SaId, WakeReason,
+    XfrmError, XfrmEvent, XfrmOp, XfrmReply,
+};
+use crate::outbox::{Outbox, Owner};
+use crate::status::{STATUS_SCHEMA, StatusReport};
+use crate::tunnel::policies::Reqids;
+use crate::tunnel::{Context, Tunnel};
+use crate::{REQIDS, Timestamp};
+
+/// How long a stop waits for the peers' and the kernel's answers.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Decides everything; performs nothing.
+pub struct Controller {
+    crypto: Arc<dyn Crypto>,
+    ike: Endpoint,
+    out: Outbox,
+    host: Host,
+    tunnels: BTreeMap<TunnelId, Tunnel>,
+    last_id: u32,
+    phase: Phase,
+    now: Timestamp,
+}
+
+/// The run's course.
+#[derive(Debug)]
+enum Phase {
+    /// No configuration yet.
+    Fresh,
+    /// What an earlier run left is being read.
+    TakingOver(Config),
+    Running,
+    /// Everything ends; the answer is given at the latest at `until`.
+    Stopping {
+        answer: CommandId,
+        until: Timestamp,
+    },
+    Stopped,
+}
+
+impl Controller {
+    /// A controller without tunnels; [`Input::Configure`] comes first.
+    #[must_use]
+    pub fn new(crypto: Arc<dyn Crypto>) -> Self {
+        Self {
+            ike: Endpoint::new(Arc::clone(&crypto), Limits::default()),
+            crypto,
+            out: Outbox::default(),
+            host: Host::default(),
+            tunnels: BTreeMap::new(),
+            last_id: 0,
+            phase: Phase::Fresh,
+            now: Timestamp::ZERO,
+        }
+    }
+
+    /// Takes one input. Drain [`Self::poll_output`] afterwards.
+    ///
+    /// Time never goes back: an earlier `now` than before counts as the one before.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Datagram(datagram) => self.ike.handle_datagram(&datagram, self.now),
+            Input::XfrmDone { op, result } => self.xfrm_done(op, result),
+            Input::Xfrm(event) => self.xfrm_event(event),
+            Input::PingReply { nonce, from } => {
+                self.any_tunnel(|tunnel, cx| tunnel.ping_replied(nonce, from, cx));
+            }
+            Input::PingFailed { nonce, error } => {
+                self.any_tunnel(|tunnel, _| tunnel.ping_failed(nonce, &error));
+            }
+            Input::SourceFound {
+                destination,
+                source,
+            } => self.each_tunnel(|tunnel, cx| tunnel.source_found(destination, &source, cx)),
+            Input::RouteFailed { route, error } => self.each_tunnel(|tunnel, cx| {
+                tunnel.route_failed(route, &error, cx);
+            }),
+            Input::Addresses(addresses) => {
+                self.host.set_addresses(addresses);
+                self.each_tunnel(Tunnel::addresses_changed);
+            }
+            Input::Configure(config) => self.configure(config),
+            Input::Command(id, command) => self.command(id, command),
+            Input::Timeout => {
+                self.ike.handle_timeout(self.now);
+                self.each_tunnel(Tunnel::handle_timeout);
+            }
+        }
+        self.drain_ike();
+        self.check_stopped();
+    }
+
+    /// The next effect; [`Output::Wait`] when there is none for now.
+    pub fn poll_output(&mut self) -> Output {
+        if let Some(output) = self.out.pop() {
+            return output;
+        }
+        let ike = self.ike.next_timeout().map(|at| (at, WakeReason::Ike));
+        let tunnels = self.tunnels.values().filter_map(Tunnel::next_timeout);
+        let tunnel = tunnels.min().map(|at| (at, WakeReason::Tunnel));
+        let stop = match &self.phase {
+            Phase::Stopping { until, .. } => Some((*until, WakeReason::Tunnel)),
+            Phase::Fresh | Phase::TakingOver(_) | Phase::Running | Phase::Stopped => None,
+        };
+        let earliest = [ike, tunnel, stop]
+            .into_iter()
+            .flatten()
+            .min_by_key(|due| due.0);
+        match earliest {
+            Some((at, why)) => Output::Wait(Some(at), why),
+            None => Output::Wait(None, WakeReason::Idle),
+        }
+    }
+
+    /// Hands a tunnel everything that it needs to decide.
+    fn with_tunnel<R>(
+        &mut self,
+        id: TunnelId,
+        act: impl FnOnce(&mut Tunnel, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let tunnel = self.tunnels.get_mut(&id)?;
+        let mut cx = Context {
+            now: self.now,
+            ike: &mut self.ike,
+            out: &mut self.out,
+            host: &self.host,
+            crypto: &*self.crypto,
+        };
+        Some(act(tunnel, &mut cx))
+    }
+
+    fn each_tunnel(&mut self, mut act: impl FnMut(&mut Tunnel, &mut Context<'_>)) {
+        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
+        for id in ids {
+            self.with_tunnel(id, &mut act);
+        }
+    }
+
+    fn any_tunnel(&mut self, mut act: impl FnMut(&mut Tunnel, &mut Context<'_>) -> bool) {
+        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
+        for id in ids {
+            if self.with_tunnel(id, &mut act) == Some(true) {
+                return;
+            }
+        }
+    }
+
+    fn drain_ike(&mut self) {
+        while let Some(output) = self.ike.poll() {
+            match output {
+                IkeOutput::Transmit(datagram) => self.out.push(Output::Datagram(datagram)),
+                IkeOutput::Event { sa, tunnel, event } => {
+                    self.with_tunnel(tunnel, |tunnel, cx| tunnel.handle_ike(sa, event, cx));
+                }
+            }
+        }
+    }
+
+    fn xfrm_done(&mut self, op: OpId, result: Result<XfrmReply, XfrmError>) {
+        match self.out.finished(op) {
+            Some(Owner::TakeOver) => self.take_over(result),
+            Some(Owner::Tunnel(id, awaited)) => {
+                self.with_tunnel(id, |tunnel, cx| tunnel.xfrm_done(awaited, result, cx));
+            }
+            Some(Owner::Nobody) | None => {}
+        }
+    }
+
+    fn xfrm_event(&mut self, event: XfrmEvent) {
+        let concerned = |tunnel: &Tunnel| match event {
+            XfrmEvent::Acquire { reqid } => tunnel.reqids().hold == reqid,
+            XfrmEvent::FirstPacket(sa)
+            | XfrmEvent::Expired(sa)
+            | XfrmEvent::SaRemoved(sa)
+            | XfrmEvent::MappingChanged { sa, .. } => tunnel.owns_sa(sa),
+            XfrmEvent::PolicyRemoved(key) => tunnel.policy_keys().contains(&key),
+            XfrmEvent::Overrun => true,
+        };
+        let ids: Vec<TunnelId> = self
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| concerned(tunnel))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.with_tunnel(id, |tunnel, cx| tunnel.xfrm_event(event, cx));
+        }
+    }
+
+    fn configure(&mut self, config: Config) {
+        match &mut self.phase {
+            Phase::Fresh => {
+                self.out.xfrm(Owner::TakeOver, XfrmOp::ReadOurs);
+                self.phase = Phase::TakingOver(config);
+            }
+            Phase::TakingOver(waiting) => *waiting = config,
+            Phase::Running => self.reconfigure(config),
+            Phase::Stopping { .. } | Phase::Stopped => {}
+        }
+    }
+
+    /// Starts on top of what an earlier run left: its policies are updated to hold, what nobody
+    /// configures any more is removed, and so are its SAs (their keys' counters are lost).
+    fn take_over(&mut self, left: Result<XfrmReply, XfrmError>) {
+        let Phase::TakingOver(config) = std::mem::replace(&mut self.phase, Phase::Running) else {
+            return;
+        };
+        let (policies, sas) = match left {
+            Ok(XfrmReply::Ours { policies, sas }) => (policies, sas),
+            Ok(XfrmReply::Done | XfrmReply::Packets(_)) => (Vec::new(), Vec::new()),
+            Err(error) => {
+                let reason = format!("what an earlier run left could not be read: {error}");
+                self.tell(EventKind::Attention { reason });
+                (Vec::new(), Vec::new())
+            }
+        };
+        let left: BTreeSet<PolicyKey> = policies.into_iter().collect();
+        self.set_tunnels(config, &left);
+        let kept: BTreeSet<PolicyKey> = self
+            .tunnels
+            .values()
+            .flat_map(Tunnel::policy_keys)
+            .collect();
+        let stale: Vec<PolicyKey> = left.difference(&kept).copied().collect();
+        if !stale.is_empty() {
+            self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
+        }
+        let sas: Vec<FoundSa> = sas
+            .into_iter()
+            .filter(|sa| REQIDS.contains(&sa.reqid))
+            .collect();
+        for sa in &sas {
+            self.out.xfrm(Owner::Nobody, XfrmOp::RemoveSa(sa.id));
+        }
+        if !left.is_empty() || !sas.is_empty() {
+            self.tell(EventKind::TookOver {
+                policies: left.intersection(&kept).count(),
+                sas: sas.len(),
+            });
+        }
+    }
+
+    /// Tunnels that did not change go on undisturbed; those that did start anew without a moment
+    /// in clear; those that vanished go down.
+    fn reconfigure(&mut self, config: Config) {
+        let mut inherited = BTreeSet::new();
+        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
+        for id in ids {
+            let Some(tunnel) = self.tunnels.get(&id) else {
+                continue;
+            };
+            let name = tunnel.config.name.clone();
+            let new = config.tunnels.iter().find(|new| new.name == name);
+            if new.is_some_and(|new| **new == *tunnel.config) {
+                continue;
+            }
+            let changed = new.is_some();
+            let keys = tunnel.policy_keys();
+            let present = self
+                .with_tunnel(id, |tunnel, cx| tunnel.leave(changed, cx))
+                .unwrap_or(false);
+            if changed && present {
+                inherited.extend(keys);
+            }
+            self.out.disown(id);
+            self.tunnels.remove(&id);
+        }
+        self.set_tunnels(config, &inherited);
+        let kept: BTreeSet<PolicyKey> = self
+            .tunnels
+            .values()
+            .flat_map(Tunnel::policy_keys)
+            .collect();
+        let stale: Vec<PolicyKey> = inherited.difference(&kept).copied().collect();
+        if !stale.is_empty() {
+            self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
+        }
+    }
+
+    /// Adds the tunnels that are not there yet.
+    fn set_tunnels(&mut self, config: Config, left: &BTreeSet<PolicyKey>) {
+        let present: BTreeSet<TunnelName> = self
+            .tunnels
+            .values()
+            .map(|tunnel| tunnel.config.name.clone())
+            .collect();
+        let mut added = Vec::new();
+        for tunnel in config.tunnels {
+            if present.contains(&tunnel.name) {
+                continue;
+            }
+            self.last_id += 1;
+            let id = TunnelId(self.last_id);
+            let reqids = self.free_reqids(&tunnel.name);
+            self.tunnels.insert(id, Tunnel::new(id, tunnel, reqids));
+            added.push(id);
+        }
+        let pad: BTreeMap<TunnelId, Arc<TunnelConfig>> = self
+            .tunnels
+            .iter()
+            .map(|(id, tunnel)| (*id, Arc::clone(&tunnel.config)))
+            .collect();
+        self.ike.configure(pad);
+        for id in added {
+            self.with_tunnel(id, |tunnel, cx| tunnel.start(left, cx));
+        }
+    }
+
+    /// Reqids that follow from the tunnel's name, so that a restarted daemon finds them again; the
+    /// next free ones where two names meet.
+    fn free_reqids(&self, name: &TunnelName) -> Reqids {
+        let taken: BTreeSet<u32> = self
+            .tunnels
+            .values()
+            .map(|tunnel| tunnel.reqids().child)
+            .collect();
+        let pairs = (REQIDS.end() - REQIDS.start()) / 2;
+        let first = fnv1a(name.0.as_bytes()) % pairs;
+        let child = (0..pairs)
+            .map(|step| REQIDS.start() + 2 * ((first + step) % pairs))
+            .find(|reqid| !taken.contains(reqid))
+            .unwrap_or(*REQIDS.start());
+        Reqids {
+            child,
+            hold: child + 1,
+        }
+    }
+
+    fn command(&mut self, id: CommandId, command: Command) {
+        match command {
+            Command::Up(name) => self.named(id, &name, |tunnel, cx| tunnel.up(id, cx)),
+            Command::Down(name) => self.named(id, &name, |tunnel, cx| tunnel.down(Some(id), cx)),
+            Command::Rekey(name) => self.named(id, &name, |tunnel, cx| tunnel.rekey(id, cx)),
+            Command::Status => {
+                let report = Box::new(self.status());
+                self.out
+                    .push(Output::Answer(id, CommandOutcome::Status(report)));
+            }
+            Command::Shutdown => {
+                self.each_tunnel(Tunnel::stop);
+                self.phase = Phase::Stopping {
+                    answer: id,
+                    until: self.now + STOP_PATIENCE,
+                };
+            }
+        }
+    }
+
+    fn named(
+        &mut self,
+        command: CommandId,
+        name: &TunnelName,
+        act: impl FnOnce(&mut Tunnel, &mut Context<'_>),
+    ) {
+        let found = self
+            .tunnels
+            .iter()
+            .find(|(_, tunnel)| tunnel.config.name == *name)
+            .map(|(id, _)| *id);
+        if let (Phase::Running, Some(id)) = (&self.phase, found) {
+            self.with_tunnel(id, act);
+            return;
+        }
+        let text = match (&self.phase, found) {
+            (Phase::Fresh | Phase::TakingOver(_), _) => "the daemon is still starting".to_owned(),
+            (Phase::Stopping { .. } | Phase::Stopped, _) => "the daemon is stopping".to_owned(),
+            (Phase::Running, _) => format!(
+                "there is no tunnel {name}; configured are: {}",
+                self.names().join(", ")
+            ),
+        };
+        self.out
+            .push(Output::Answer(command, CommandOutcome::Failed(text)));
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tunnels
+            .values()
+            .map(|tunnel| tunnel.config.name.to_string())
+            .collect()
+    }
+
+    /// What `status` tells.
+    #[must_use]
+    pub fn status(&self) -> StatusReport {
+        StatusReport {
+            schema: STATUS_SCHEMA,
+            tunnels: self
+                .tunnels
+                .values()
+                .map(|tunnel| tunnel.status(&self.ike, self.now))
+                .collect(),
+        }
+    }
+
+    fn check_stopped(&mut self) {
+        let Phase::Stopping { answer, until } = self.phase else {
+            return;
+        };
+        let quiet = self.tunnels.values().all(Tunnel::is_quiet) && !self.out.is_busy();
+        if quiet || until <= self.now {
+            self.out.push(Output::Answer(answer, CommandOutcome::Done));
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    /// Whether a policy of ours stays in the kernel when this controller has stopped.
+    #[must_use]
+    pub fn leaves_policies(&self) -> bool {
+        self.tunnels
+            .values()
+            .any(|tunnel| tunnel.config.on_stop == OnStop::Block && !tunnel.is_down())
+    }
+
+    /// The SAs that are in use, for a shell that watches the kernel.
+    #[must_use]
+    pub fn owns_sa(&self, sa: SaId) -> bool {
+        self.tunnels.values().any(|tunnel| tunnel.owns_sa(sa))
+    }
+
+    fn tell(&mut self, kind: EventKind) {
+        self.out.push(Output::Event(Event {
+            tunnel: None,
+            epoch: None,
+            kind,
+        }));
+    }
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller")
+            .field("phase", &self.phase)
+            .field("tunnels", &self.names())
+            .finish_non_exhaustive()
+    }
+}
+
+/// FNV-1a, 32 bits: spreads names over the reqids.
+fn fnv1a(octets: &[u8]) -> u32 {
+    octets.iter().fold(0x811c_9dc5, |hash, octet| {
+        (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193)
+    })
+}

@@ -1,0 +1,79 @@
+//! Effects on their way out, and which tunnel waits for which kernel operation.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::TunnelName;
+use crate::event::{EpochNumber, Event, EventKind};
+use crate::ike::TunnelId;
+use crate::io::{OpId, Output, XfrmOp};
+use crate::tunnel::Awaited;
+
+/// Whose kernel operation it was.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    /// The controller's own reading of what an earlier run left.
+    TakeOver,
+    /// A tunnel's.
+    Tunnel(TunnelId, Awaited),
+    /// Nobody's any more: the tunnel went away, its removals are still under way.
+    Nobody,
+}
+
+/// Collects effects in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Output>,
+    next_op: u64,
+    under_way: BTreeMap<OpId, Owner>,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.queue.push_back(output);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    /// Asks the kernel; `owner` gets the result.
+    pub(crate) fn xfrm(&mut self, owner: Owner, op: XfrmOp) -> OpId {
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        self.under_way.insert(id, owner);
+        self.queue.push_back(Output::Xfrm(id, op));
+        id
+    }
+
+    /// Takes the owner of an operation that ended; `None` for one that nobody asked for.
+    pub(crate) fn finished(&mut self, op: OpId) -> Option<Owner> {
+        self.under_way.remove(&op)
+    }
+
+    /// Whether the kernel still owes an answer.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// Lets a tunnel's operations finish unheard.
+    pub(crate) fn disown(&mut self, tunnel: TunnelId) {
+        for owner in self.under_way.values_mut() {
+            if matches!(owner, Owner::Tunnel(of, _) if *of == tunnel) {
+                *owner = Owner::Nobody;
+            }
+        }
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        tunnel: &TunnelName,
+        epoch: Option<EpochNumber>,
+        kind: EventKind,
+    ) {
+        self.queue.push_back(Output::Event(Event {
+            tunnel: Some(tunnel.clone()),
+            epoch,
+            kind,
+        }));
+    }
+}

@@ -1,0 +1,247 @@
+//! An epoch: one generation of a tunnel's Child SA, and how far it is trusted.
+
+use epochgate_ike_wire::TrafficSelector;
+
+use super::ping::PingSeries;
+use super::policies::Pair;
+use crate::Timestamp;
+use crate::crypto::Cipher;
+use crate::event::EpochNumber;
+use crate::ike::{Child, ChildId, IkeSaId, Path, Side, selectors};
+use crate::io::{Encapsulation, SaDirection, SaId, SaSpec};
+
+/// One ESP SA in each direction, and what is known of them.
+#[derive(Debug)]
+pub(crate) struct Epoch {
+    pub(crate) number: EpochNumber,
+    pub(crate) session: IkeSaId,
+    pub(crate) child: ChildId,
+    pub(crate) replaces: Option<ChildId>,
+    pub(crate) started_by: Side,
+    pub(crate) inbound: SaId,
+    pub(crate) outbound: SaId,
+    pub(crate) path: Path,
+    pub(crate) cipher: Cipher,
+    pub(crate) created: Timestamp,
+    pub(crate) stage: Stage,
+    /// Which of its SAs the kernel has.
+    pub(crate) in_kernel: InKernel,
+    /// The inbound SA's packet counter when it was last read.
+    pub(crate) received: u64,
+    local_selectors: Vec<TrafficSelector>,
+    remote_selectors: Vec<TrafficSelector>,
+}
+
+/// Which of an epoch's SAs the kernel has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct InKernel {
+    pub(crate) inbound: bool,
+    pub(crate) outbound: bool,
+}
+
+/// How far an epoch is trusted, and what it waits for.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Its SAs are on their way into the kernel.
+    Installing(Installing),
+    /// Client: pings go through it; nothing else may.
+    Proving(Proving),
+    /// Server: nothing authenticated has arrived on it yet (R8). Pings, where a peer that knows
+    /// nothing of us must be provoked to send something.
+    Awaiting {
+        poll_at: Timestamp,
+        pings: Option<PingSeries>,
+    },
+    /// It may carry traffic.
+    Usable(Usable),
+    /// Its end is agreed or decided: the outbound SA goes as soon as the gate has left it, the
+    /// inbound one when packets under way have landed (R10).
+    Draining { inbound_until: Timestamp },
+}
+
+/// SAs on their way into the kernel.
+#[derive(Debug)]
+pub(crate) struct Installing {
+    /// Operations that the kernel has not answered.
+    pub(crate) unanswered: u8,
+    /// The first refusal.
+    pub(crate) refused: Option<String>,
+    /// Something authenticated arrived already.
+    pub(crate) first_arrived: bool,
+}
+
+/// An epoch that is being pinged for the first time.
+#[derive(Debug)]
+pub(crate) struct Proving {
+    pub(crate) pings: PingSeries,
+    /// A reply came, but not through the epoch's own inbound SA.
+    pub(crate) out_proven: bool,
+    /// Pings sent at once after such a reply.
+    pub(crate) chases: u32,
+    /// All attempts went unanswered; it is pinged on, slowly, until it is replaced.
+    pub(crate) failed: bool,
+}
+
+/// An epoch that may carry traffic.
+#[derive(Debug)]
+pub(crate) struct Usable {
+    /// False while only the way out is proven (client), see requirements of peers that answer on
+    /// the old epoch.
+    pub(crate) proven: bool,
+    pub(crate) check: Check,
+    /// When it is to be replaced.
+    pub(crate) rekey_at: Timestamp,
+    /// Server: when it is deleted although the client did not, once a later epoch is open.
+    pub(crate) retire_at: Option<Timestamp>,
+}
+
+/// Whether a usable epoch still works.
+#[derive(Debug)]
+pub(crate) enum Check {
+    /// No reason to ask before then.
+    Quiet { until: Timestamp },
+    /// Nothing was received for a while: it is pinged (R7).
+    Pinging(PingSeries),
+    /// Its pings went unanswered: it carries nothing, but may come back to life.
+    Doubted(PingSeries),
+}
+
+impl Epoch {
+    pub(crate) fn new(
+        number: EpochNumber,
+        session: IkeSaId,
+        child: &Child,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            number,
+            session,
+            child: child.id,
+            replaces: child.replaces,
+            started_by: child.started_by,
+            inbound: SaId {
+                destination: child.path.local.ip(),
+                spi: child.inbound,
+            },
+            outbound: SaId {
+                destination: child.path.remote.ip(),
+                spi: child.outbound,
+            },
+            path: child.path,
+            cipher: child.cipher,
+            created: now,
+            stage: Stage::Installing(Installing {
+                unanswered: 2,
+                refused: None,
+                first_arrived: false,
+            }),
+            in_kernel: InKernel::default(),
+            received: 0,
+            local_selectors: child.local_selectors.clone(),
+            remote_selectors: child.remote_selectors.clone(),
+        }
+    }
+
+    /// Whether the negotiated selectors contain a pair of the configuration, for all protocols and
+    /// ports.
+    pub(crate) fn covers(&self, pair: Pair) -> bool {
+        selectors::contain(&self.local_selectors, pair.local)
+            && selectors::contain(&self.remote_selectors, pair.remote)
+    }
+
+    /// Whether traffic may use it now.
+    pub(crate) fn is_usable(&self) -> bool {
+        match &self.stage {
+            Stage::Usable(usable) => !matches!(usable.check, Check::Doubted(_)),
+            Stage::Installing(_)
+            | Stage::Proving(_)
+            | Stage::Awaiting { .. }
+            | Stage::Draining { .. } => false,
+        }
+    }
+
+    /// Whether it may yet become usable by itself: installing, pinged and not failed, or awaited.
+    pub(crate) fn is_candidate(&self) -> bool {
+        match &self.stage {
+            Stage::Installing(_) | Stage::Awaiting { .. } => true,
+            Stage::Proving(proving) => !proving.failed,
+            Stage::Usable(_) | Stage::Draining { .. } => false,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.stage, Stage::Draining { .. })
+    }
+
+    /// The pings that are under way on it.
+    pub(crate) fn pings_mut(&mut self) -> Option<&mut PingSeries> {
+        match &mut self.stage {
+            Stage::Proving(proving) => Some(&mut proving.pings),
+            Stage::Awaiting { pings, .. } => pings.as_mut(),
+            Stage::Usable(usable) => match &mut usable.check {
+                Check::Pinging(pings) | Check::Doubted(pings) => Some(pings),
+                Check::Quiet { .. } => None,
+            },
+            Stage::Installing(_) | Stage::Draining { .. } => None,
+        }
+    }
+
+    pub(crate) fn state_name(&self, open: bool) -> &'static str {
+        match &self.stage {
+            Stage::Installing(_) => "installing",
+            Stage::Proving(Proving { failed: true, .. }) => "failed",
+            Stage::Proving(_) => "proving",
+            Stage::Awaiting { .. } => "awaiting",
+            Stage::Usable(usable) => match (&usable.check, open, usable.proven) {
+                (Check::Doubted(_), _, _) => "doubted",
+                (_, true, _) => "open",
+                (_, false, true) => "proven",
+                (_, false, false) => "out-proven",
+            },
+            Stage::Draining { .. } => "draining",
+        }
+    }
+
+    /// The SAs as the kernel gets them: inbound first.
+    pub(crate) fn sa_specs(
+        &self,
+        child: &Child,
+        reqid: u32,
+        report_first: bool,
+        hard_lifetime: std::time::Duration,
+    ) -> [SaSpec; 2] {
+        let (here, there) = (self.path.local, self.path.remote);
+        let encapsulation = |source_port, destination_port| {
+            self.path.encapsulated.then_some(Encapsulation {
+                source_port,
+                destination_port,
+            })
+        };
+        let spec = |id, source, direction, key, encapsulation| SaSpec {
+            id,
+            source,
+            direction,
+            reqid,
+            cipher: self.cipher,
+            key,
+            encapsulation,
+            hard_lifetime,
+        };
+        [
+            spec(
+                self.inbound,
+                there.ip(),
+                SaDirection::Inbound { report_first },
+                child.inbound_key.clone(),
+                encapsulation(there.port(), here.port()),
+            ),
+            spec(
+                self.outbound,
+                here.ip(),
+                SaDirection::Outbound,
+                child.outbound_key.clone(),
+                encapsulation(here.port(), there.port()),
+            ),
+        ]
+    }
+}

@@ -1,0 +1,85 @@
+//! What outbound traffic of a tunnel meets in the kernel, and what is under way to change it.
+
+use crate::Timestamp;
+use crate::event::EpochNumber;
+use crate::io::OpId;
+
+/// Where the `out` policies point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// At nothing: the kernel queues.
+    Held,
+    /// At this epoch's outbound SA.
+    Open(EpochNumber),
+}
+
+/// The gate.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// No policies.
+    Down,
+    /// The policies are on their way into the kernel.
+    Creating,
+    /// They could not be created: why. Tried again at the time given.
+    Refused { reason: String, again: Timestamp },
+    /// The policies are in the kernel.
+    Present(Present),
+}
+
+/// Policies that are in the kernel.
+#[derive(Debug)]
+pub(crate) struct Present {
+    /// What the kernel last confirmed.
+    pub(crate) at: Position,
+    /// An update that the kernel has not confirmed.
+    pub(crate) moving: Option<(OpId, Position)>,
+    /// Since when traffic is held.
+    pub(crate) held_since: Option<Timestamp>,
+    /// The kernel refused the last update: nothing is written before `again`.
+    pub(crate) refused: bool,
+    /// When the hold is written again, or a refused update tried again.
+    pub(crate) again: Timestamp,
+}
+
+impl Present {
+    pub(crate) fn held(now: Timestamp, again: Timestamp) -> Self {
+        Self {
+            at: Position::Held,
+            moving: None,
+            held_since: Some(now),
+            refused: false,
+            again,
+        }
+    }
+
+    /// Whether the kernel may still send through this epoch.
+    fn uses(&self, epoch: EpochNumber) -> bool {
+        let open = Position::Open(epoch);
+        self.at == open || self.moving.is_some_and(|(_, to)| to == open)
+    }
+}
+
+impl Gate {
+    /// The epoch that traffic uses, as far as the kernel has confirmed.
+    pub(crate) fn open_epoch(&self) -> Option<EpochNumber> {
+        match self {
+            Self::Present(Present {
+                at: Position::Open(epoch),
+                ..
+            }) => Some(*epoch),
+            Self::Present(_) | Self::Down | Self::Creating | Self::Refused { .. } => None,
+        }
+    }
+
+    /// Whether the kernel may still send through this epoch: its outbound SA must stay.
+    pub(crate) fn uses(&self, epoch: EpochNumber) -> bool {
+        match self {
+            Self::Present(present) => present.uses(epoch),
+            Self::Down | Self::Creating | Self::Refused { .. } => false,
+        }
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self, Self::Down)
+    }
+}

@@ -1,0 +1,412 @@
+//! A tunnel's dealings with the kernel: policies, the gate's moves, SAs in and out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::epoch::{Epoch, Stage};
+use super::gate::{Gate, Position, Present};
+use super::{Awaited, Context, Tunnel, Wish};
+use crate::event::{EpochNumber, EventKind};
+use crate::io::{CommandOutcome, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply};
+use crate::outbox::Owner;
+
+/// A held queue is purged whole about 205 s after its first packet unless its policy is written
+/// again (`xfrm_policy_queue_process`, measured).
+const HOLD_REFRESH: Duration = Duration::from_secs(60);
+
+/// Time until an update of policies that the kernel refused is tried again.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
+
+impl Tunnel {
+    /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
+    /// updated in place, so that nothing leaves in clear while we take over.
+    pub(crate) fn start(&mut self, left: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
+        match self.gate {
+            Gate::Down | Gate::Refused { .. } => {}
+            Gate::Creating | Gate::Present(_) => return,
+        }
+        self.announce(cx);
+        let (update, create): (Vec<_>, Vec<_>) = self
+            .policies
+            .all_holding()
+            .into_iter()
+            .partition(|policy| left.contains(&policy.key));
+        if !update.is_empty() {
+            cx.out.xfrm(
+                Owner::Tunnel(self.id, Awaited::Tidying),
+                XfrmOp::UpdatePolicies(update),
+            );
+        }
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Creation),
+            XfrmOp::CreatePolicies(create),
+        );
+        self.gate = Gate::Creating;
+    }
+
+    /// Writes policies anew that somebody else removed. The `out` policies hold meanwhile only if
+    /// they held before.
+    pub(crate) fn restore_policies(&mut self, cx: &mut Context<'_>) {
+        let Gate::Present(present) = &self.gate else {
+            return;
+        };
+        let position = present.moving.map_or(present.at, |(_, to)| to);
+        let mut policies = self.policies.all_holding();
+        let out = self.policies.out(self.at(position));
+        for policy in &mut policies {
+            if let Some(now) = out.iter().find(|now| now.key == policy.key) {
+                *policy = *now;
+            }
+        }
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Tidying),
+            XfrmOp::UpdatePolicies(policies),
+        );
+    }
+
+    fn at(&self, position: Position) -> Option<&Epoch> {
+        match position {
+            Position::Held => None,
+            Position::Open(number) => self.epoch(number),
+        }
+    }
+
+    /// Moves the gate to where it ought to be, one update at a time.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        let chosen = self.chosen();
+        let Gate::Present(present) = &self.gate else {
+            return;
+        };
+        if present.moving.is_some() || present.refused || present.at == chosen {
+            return;
+        }
+        if chosen == Position::Held {
+            let reason = self.why_held();
+            self.event(cx, None, EventKind::Closed { reason });
+        }
+        self.write_out(chosen, cx);
+    }
+
+    fn write_out(&mut self, position: Position, cx: &mut Context<'_>) {
+        let policies = self.policies.out(self.at(position));
+        let op = cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Move(position)),
+            XfrmOp::UpdatePolicies(policies),
+        );
+        if let Gate::Present(present) = &mut self.gate {
+            present.moving = Some((op, position));
+            if position == Position::Held {
+                present.held_since.get_or_insert(cx.now);
+            }
+        }
+    }
+
+    pub(super) fn gate_timeout(&mut self, cx: &mut Context<'_>) {
+        match &mut self.gate {
+            Gate::Down | Gate::Creating => {}
+            Gate::Refused { again, .. } => {
+                if *again <= cx.now {
+                    self.start(&BTreeSet::new(), cx);
+                }
+            }
+            Gate::Present(present) => {
+                if present.again > cx.now {
+                    return;
+                }
+                present.again = cx.now + HOLD_REFRESH;
+                present.refused = false;
+                if present.moving.is_none() && present.at == Position::Held {
+                    self.write_out(Position::Held, cx);
+                }
+            }
+        }
+    }
+
+    /// The result of one of this tunnel's operations.
+    pub(crate) fn xfrm_done(
+        &mut self,
+        awaited: Awaited,
+        result: Result<XfrmReply, XfrmError>,
+        cx: &mut Context<'_>,
+    ) {
+        match awaited {
+            Awaited::Creation => self.created(result.err(), cx),
+            Awaited::Move(position) => self.moved(position, result.err(), cx),
+            Awaited::Addition { epoch, sa } => self.sa_added(epoch, sa, result.err(), cx),
+            Awaited::Proof { epoch, round_trip } => {
+                self.proof_read(epoch, round_trip, packets(result), cx);
+            }
+            Awaited::Arrival(epoch) => self.arrival_read(epoch, packets(result), cx),
+            Awaited::Removal => {
+                let outcome = match result {
+                    Ok(_) => CommandOutcome::Done,
+                    Err(error) => {
+                        self.attention(format!("policies could not be removed: {error}"), cx);
+                        CommandOutcome::Failed(error.to_string())
+                    }
+                };
+                self.answer_all(|wish| matches!(wish, Wish::Removed), &outcome, cx);
+            }
+            Awaited::Tidying => {
+                if let Err(error) = result {
+                    self.attention(error.to_string(), cx);
+                }
+            }
+        }
+        self.settle(cx);
+        self.sweep(cx);
+    }
+
+    fn created(&mut self, error: Option<XfrmError>, cx: &mut Context<'_>) {
+        if !matches!(self.gate, Gate::Creating) {
+            return;
+        }
+        let Some(error) = error else {
+            self.gate = Gate::Present(Present::held(cx.now, cx.now + HOLD_REFRESH));
+            self.event(cx, None, EventKind::Holding);
+            self.sync_routes(cx);
+            self.begin(cx);
+            return;
+        };
+        let reason = match error {
+            XfrmError::Exists(text) => format!(
+                "a policy with the selectors of this tunnel exists already and is not ours ({text}); \
+                 remove it or change `traffic`; until then the tunnel does not start"
+            ),
+            XfrmError::Missing(text) | XfrmError::Other(text) => {
+                format!("the kernel refused the policies: {text}")
+            }
+        };
+        self.attention(reason.clone(), cx);
+        self.answer_all(
+            |_| true,
+            &CommandOutcome::Failed(format!("tunnel {}: {reason}", self.config.name)),
+            cx,
+        );
+        self.gate = Gate::Refused {
+            reason,
+            again: cx.now + HOLD_REFRESH,
+        };
+    }
+
+    fn moved(&mut self, to: Position, error: Option<XfrmError>, cx: &mut Context<'_>) {
+        let Gate::Present(present) = &mut self.gate else {
+            return;
+        };
+        present.moving = None;
+        if let Some(error) = error {
+            // Some policies may have moved. Both epochs' SAs stay; `settle` writes all again.
+            present.refused = true;
+            present.again = cx.now + REFUSED_RETRY;
+            self.attention(format!("the kernel refused to move the gate: {error}"), cx);
+            return;
+        }
+        let from = std::mem::replace(&mut present.at, to);
+        match to {
+            Position::Held => present.again = cx.now + HOLD_REFRESH,
+            Position::Open(number) => {
+                let held = present.held_since.take();
+                if from != to {
+                    let held_us = held.map(|since| micros(cx.now.since(since)));
+                    self.counters.switches += 1;
+                    self.event(cx, Some(number), EventKind::Switched { held_us });
+                    self.switched(number, cx);
+                }
+            }
+        }
+    }
+
+    /// All outbound traffic uses this epoch now: what came before it can end.
+    fn switched(&mut self, open: EpochNumber, cx: &mut Context<'_>) {
+        self.last_error = None;
+        self.failures = 0;
+        self.failed_epochs = 0;
+        self.answer_all(
+            |wish| match wish {
+                Wish::Open => true,
+                Wish::SwitchBeyond(number) => open > number,
+                Wish::Removed => false,
+            },
+            &CommandOutcome::Done,
+            cx,
+        );
+        let refused: Vec<String> = self
+            .epoch(open)
+            .map(|epoch| {
+                self.policies
+                    .refused_by(epoch)
+                    .map(|pair| pair.to_string())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if !refused.is_empty() {
+            let reason = format!(
+                "the peer did not agree to {}: that traffic stays held; make `traffic` of both ends meet",
+                refused.join(", ")
+            );
+            self.attention(reason, cx);
+        }
+        self.retire_before(open, cx);
+        self.sync_routes(cx);
+    }
+
+    fn sa_added(
+        &mut self,
+        number: EpochNumber,
+        sa: SaId,
+        error: Option<XfrmError>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(epoch) = self.epoch_mut(number) else {
+            // Forgotten meanwhile: nothing of it may stay.
+            if error.is_none() {
+                self.remove_sa(sa, cx);
+            }
+            return;
+        };
+        if error.is_none() {
+            if sa == epoch.inbound {
+                epoch.in_kernel.inbound = true;
+            } else {
+                epoch.in_kernel.outbound = true;
+            }
+        }
+        let Stage::Installing(installing) = &mut epoch.stage else {
+            return;
+        };
+        installing.unanswered = installing.unanswered.saturating_sub(1);
+        if let Some(error) = error {
+            installing.refused.get_or_insert(error.to_string());
+        }
+        if installing.unanswered > 0 {
+            return;
+        }
+        let first_arrived = installing.first_arrived;
+        match installing.refused.take() {
+            None => self.installed(number, first_arrived, cx),
+            Some(reason) => self.not_installed(number, &reason, cx),
+        }
+    }
+
+    /// What the kernel told by itself about one of this tunnel's SAs or policies.
+    pub(crate) fn xfrm_event(&mut self, event: XfrmEvent, cx: &mut Context<'_>) {
+        match event {
+            XfrmEvent::Acquire { .. } => self.acquired(cx),
+            XfrmEvent::FirstPacket(sa) => self.first_packet(sa, cx),
+            XfrmEvent::Expired(sa) => self.sa_lost(sa, "its hard lifetime ended", cx),
+            XfrmEvent::SaRemoved(sa) => self.sa_lost(sa, "somebody else removed its SA", cx),
+            XfrmEvent::PolicyRemoved(_) => {
+                self.attention(
+                    "somebody else removed a policy; it is written again".into(),
+                    cx,
+                );
+                self.restore_policies(cx);
+            }
+            XfrmEvent::MappingChanged { sa, .. } => self.mapping_changed(sa, cx),
+            XfrmEvent::Overrun => self.restore_policies(cx),
+        }
+        self.settle(cx);
+        self.sweep(cx);
+    }
+
+    /// Whether an SA of the kernel belongs to one of the epochs.
+    pub(crate) fn owns_sa(&self, sa: SaId) -> bool {
+        self.epochs
+            .iter()
+            .any(|epoch| epoch.inbound == sa || epoch.outbound == sa)
+    }
+
+    fn sa_lost(&mut self, sa: SaId, why: &str, cx: &mut Context<'_>) {
+        let lost = |epoch: &&mut Epoch| epoch.inbound == sa || epoch.outbound == sa;
+        let Some(epoch) = self.epochs.iter_mut().find(lost) else {
+            return;
+        };
+        if sa == epoch.inbound {
+            epoch.in_kernel.inbound = false;
+        } else {
+            epoch.in_kernel.outbound = false;
+        }
+        if epoch.is_draining() {
+            return;
+        }
+        let (number, session, child) = (epoch.number, epoch.session, epoch.child);
+        self.attention(format!("epoch {number} is lost: {why}"), cx);
+        cx.ike.delete_child(session, child, cx.now);
+        self.drain(number, cx);
+        self.settle(cx);
+        self.replace_lost("an SA is gone", cx);
+    }
+
+    /// Removes what has drained, as soon as the gate has left it.
+    pub(super) fn sweep(&mut self, cx: &mut Context<'_>) {
+        let mut gone = Vec::new();
+        let mut removed = Vec::new();
+        for epoch in &mut self.epochs {
+            let Stage::Draining { inbound_until } = epoch.stage else {
+                continue;
+            };
+            if self.gate.uses(epoch.number) {
+                continue;
+            }
+            if std::mem::take(&mut epoch.in_kernel.outbound) {
+                removed.push(epoch.outbound);
+            }
+            if inbound_until <= cx.now {
+                if std::mem::take(&mut epoch.in_kernel.inbound) {
+                    removed.push(epoch.inbound);
+                }
+                gone.push(epoch.number);
+            }
+        }
+        for sa in removed {
+            self.remove_sa(sa, cx);
+        }
+        for number in gone {
+            self.epochs.retain(|epoch| epoch.number != number);
+            self.event(cx, Some(number), EventKind::EpochRemoved);
+        }
+    }
+
+    pub(super) fn remove_sa(&self, sa: SaId, cx: &mut Context<'_>) {
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Tidying),
+            XfrmOp::RemoveSa(sa),
+        );
+    }
+
+    /// Removes every SA now; the policies hold or are gone.
+    pub(super) fn remove_all_sas(&mut self, cx: &mut Context<'_>) {
+        for epoch in std::mem::take(&mut self.epochs) {
+            if epoch.in_kernel.outbound {
+                self.remove_sa(epoch.outbound, cx);
+            }
+            if epoch.in_kernel.inbound {
+                self.remove_sa(epoch.inbound, cx);
+            }
+        }
+    }
+
+    pub(super) fn attention(&mut self, reason: String, cx: &mut Context<'_>) {
+        self.event(
+            cx,
+            None,
+            EventKind::Attention {
+                reason: reason.clone(),
+            },
+        );
+        self.last_error = Some(reason);
+    }
+}
+
+/// Microseconds, saturating.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A counter; `None` where it could not be read (the SA is gone).
+fn packets(result: Result<XfrmReply, XfrmError>) -> Option<u64> {
+    match result {
+        Ok(XfrmReply::Packets(packets)) => Some(packets),
+        Ok(XfrmReply::Done | XfrmReply::Ours { .. }) | Err(_) => None,
+    }
+}

@@ -1,0 +1,321 @@
+//! Efforts to get a new epoch, and what follows when one fails: ping again, rekey, a whole new IKE
+//! session (R4, R5, R6).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::epoch::{Proving, Stage};
+use super::gate::{Gate, Position};
+use super::proof::random;
+use super::{Context, SESSIONS_MAX, Session, Tunnel, Wish};
+use crate::Timestamp;
+use crate::config::Start;
+use crate::event::{EpochNumber, EventKind};
+use crate::ike::{ChildId, IkeSaId};
+use crate::io::{CommandOutcome, Output};
+
+/// IKE's port (RFC 7296 §2).
+const IKE_PORT: u16 = 500;
+
+/// Epochs of one IKE SA that may fail in a row before a new IKE SA is tried.
+const FAILED_EPOCHS_MAX: u32 = 2;
+
+/// How long a rekey may stay unanswered while traffic is held, before a new IKE SA is tried beside
+/// it.
+const REKEY_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long the shell may take to find a source address.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Wait before the second attempt; doubles with each failure.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
+
+/// Longest wait between attempts, before jitter.
+const BACK_OFF_MAX: Duration = Duration::from_secs(8);
+
+/// What is under way to get a new epoch.
+#[derive(Debug)]
+pub(super) enum Effort {
+    /// Nothing; an epoch may still be installing or proving.
+    Rest,
+    /// The shell looks for the address to start from.
+    FindingSource { since: Timestamp },
+    /// IKE_SA_INIT and IKE_AUTH.
+    Connecting { session: IkeSaId },
+    /// CREATE_CHILD_SA.
+    Rekeying {
+        session: IkeSaId,
+        child: Option<ChildId>,
+        since: Timestamp,
+    },
+    /// The last attempt failed.
+    BackingOff { until: Timestamp },
+}
+
+impl Effort {
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        match self {
+            Self::Rest | Self::Connecting { .. } => None,
+            Self::FindingSource { since } => Some(*since + SOURCE_PATIENCE),
+            Self::Rekeying { since, .. } => Some(*since + REKEY_PATIENCE),
+            Self::BackingOff { until } => Some(*until),
+        }
+    }
+}
+
+impl Tunnel {
+    /// The policies are in the kernel: start if this end starts by itself.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.config.start, Start::Always) {
+            self.wanted = true;
+        }
+        if self.wanted {
+            self.pursue("the tunnel starts", cx);
+        }
+    }
+
+    /// A packet met the hold.
+    pub(super) fn acquired(&mut self, cx: &mut Context<'_>) {
+        match self.config.start {
+            Start::Listen => return,
+            Start::OnDemand | Start::Always => {}
+        }
+        let idle = matches!(self.effort, Effort::Rest | Effort::BackingOff { .. });
+        let candidate = self.epochs.iter().any(super::Epoch::is_candidate);
+        if !idle || candidate || self.chosen() != Position::Held {
+            return;
+        }
+        self.wanted = true;
+        if matches!(self.effort, Effort::Rest) {
+            self.event(cx, None, EventKind::FirstPacketHeld);
+            self.pursue("traffic waits", cx);
+        }
+    }
+
+    /// Gets a new epoch by the cheapest way that may work, unless one is under way.
+    pub(super) fn pursue(&mut self, why: &str, cx: &mut Context<'_>) {
+        match (&self.effort, &self.gate) {
+            (Effort::Rest, Gate::Present(_)) => {}
+            (Effort::BackingOff { .. }, Gate::Present(_)) if self.operator_waits() => {}
+            (_, _) => return,
+        }
+        if self.epochs.iter().any(super::Epoch::is_candidate) {
+            return;
+        }
+        self.effort = Effort::Rest;
+        let session = self.live_session();
+        let spent = self.failed_epochs >= FAILED_EPOCHS_MAX && self.may_connect();
+        match session {
+            Some(session) if !spent => self.rekey_on(session, why, cx),
+            Some(_) | None => {
+                if self.may_connect() {
+                    self.failed_epochs = 0;
+                    self.connect(cx);
+                }
+            }
+        }
+    }
+
+    fn operator_waits(&self) -> bool {
+        self.wishes
+            .iter()
+            .any(|(_, wish)| matches!(wish, Wish::Open | Wish::SwitchBeyond(_)))
+    }
+
+    /// Whether this end may start an IKE SA: it must know where, and be allowed or asked to.
+    fn may_connect(&self) -> bool {
+        let allowed = match self.config.start {
+            Start::OnDemand | Start::Always => true,
+            Start::Listen => self.operator_waits(),
+        };
+        allowed && self.config.remote.address.is_some()
+    }
+
+    /// The newest established IKE SA.
+    fn live_session(&self) -> Option<IkeSaId> {
+        let established = self
+            .sessions
+            .iter()
+            .filter(|session| session.peer.is_some());
+        established.map(|session| session.id).max()
+    }
+
+    fn rekey_on(&mut self, session: IkeSaId, why: &str, cx: &mut Context<'_>) {
+        // The newest: a peer that has replaced a Child SA once may refuse to do it again.
+        let newest = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.session == session && !epoch.is_draining())
+            .filter(|epoch| !matches!(epoch.stage, Stage::Installing(_)))
+            .max_by_key(|epoch| epoch.number);
+        let child = newest.map(|epoch| epoch.child);
+        let number = newest.map(|epoch| epoch.number);
+        self.event(
+            cx,
+            number,
+            EventKind::Rekeying {
+                reason: why.to_owned(),
+            },
+        );
+        match child {
+            Some(child) => cx.ike.rekey_child(session, child, cx.now),
+            None => cx.ike.new_child(session, cx.now),
+        }
+        self.effort = Effort::Rekeying {
+            session,
+            child,
+            since: cx.now,
+        };
+    }
+
+    fn connect(&mut self, cx: &mut Context<'_>) {
+        let Some(remote) = self.config.remote.address else {
+            return;
+        };
+        match self.config.local.address {
+            Some(local) => self.connect_from(local, remote, cx),
+            None => {
+                self.effort = Effort::FindingSource { since: cx.now };
+                cx.out.push(Output::FindSource(remote));
+            }
+        }
+    }
+
+    /// The shell's answer to a question for a source address.
+    pub(crate) fn source_found(
+        &mut self,
+        destination: IpAddr,
+        source: &Result<IpAddr, String>,
+        cx: &mut Context<'_>,
+    ) {
+        if !matches!(self.effort, Effort::FindingSource { .. })
+            || self.config.remote.address != Some(destination)
+        {
+            return;
+        }
+        match source {
+            Ok(local) => self.connect_from(*local, destination, cx),
+            Err(error) => {
+                let reason = format!("no way to the peer {destination}: {error}");
+                self.effort_failed(reason, cx);
+            }
+        }
+    }
+
+    fn connect_from(&mut self, local: IpAddr, remote: IpAddr, cx: &mut Context<'_>) {
+        if self.sessions.len() >= SESSIONS_MAX {
+            self.forget_spare_session(cx);
+        }
+        let session = cx.ike.connect(
+            self.id,
+            SocketAddr::new(local, IKE_PORT),
+            SocketAddr::new(remote, IKE_PORT),
+            !self.contacted,
+            cx.now,
+        );
+        self.sessions.push(Session {
+            id: session,
+            peer: None,
+        });
+        self.effort = Effort::Connecting { session };
+        self.event(
+            cx,
+            None,
+            EventKind::Negotiating {
+                peer: remote.to_string(),
+            },
+        );
+    }
+
+    /// What was under way came to nothing: try again after a while, for ever.
+    pub(super) fn effort_failed(&mut self, reason: String, cx: &mut Context<'_>) {
+        let wait = self.back_off(cx);
+        self.failures = self.failures.saturating_add(1);
+        self.answer_all(
+            |wish| !matches!(wish, Wish::Removed),
+            &CommandOutcome::Failed(format!("tunnel {}: {reason}", self.config.name)),
+            cx,
+        );
+        self.event(
+            cx,
+            None,
+            EventKind::Retrying {
+                reason: reason.clone(),
+                after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            },
+        );
+        self.last_error = Some(reason);
+        self.effort = Effort::BackingOff {
+            until: cx.now + wait,
+        };
+    }
+
+    /// Doubles from failure to failure up to a bound, 75 to 125 percent of that.
+    fn back_off(&self, cx: &Context<'_>) -> Duration {
+        let doubled = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(8));
+        let jitter = u32::try_from(random(cx) % 500).unwrap_or(0);
+        doubled.min(BACK_OFF_MAX).saturating_mul(750 + jitter) / 1000
+    }
+
+    pub(super) fn effort_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.effort.due().is_none_or(|due| due > cx.now) {
+            return;
+        }
+        match self.effort {
+            Effort::Rest | Effort::Connecting { .. } => {}
+            Effort::FindingSource { .. } => {
+                self.effort_failed("no local address was found".into(), cx);
+            }
+            Effort::Rekeying { session, child, .. } => {
+                if self.chosen() == Position::Held && self.may_connect() {
+                    self.effort = Effort::Rest;
+                    self.failed_epochs = FAILED_EPOCHS_MAX;
+                    self.pursue("the rekey is not answered", cx);
+                } else {
+                    self.effort = Effort::Rekeying {
+                        session,
+                        child,
+                        since: cx.now,
+                    };
+                }
+            }
+            Effort::BackingOff { .. } => {
+                self.effort = Effort::Rest;
+                let needed = self.chosen() == Position::Held || self.newest_failed();
+                if self.wanted && needed {
+                    self.pursue("again", cx);
+                }
+            }
+        }
+    }
+
+    /// Whether the latest epoch is one whose pings were unanswered.
+    fn newest_failed(&self) -> bool {
+        let living = self.epochs.iter().filter(|epoch| !epoch.is_draining());
+        living
+            .max_by_key(|epoch| epoch.number)
+            .is_some_and(|epoch| {
+                matches!(epoch.stage, Stage::Proving(Proving { failed: true, .. }))
+            })
+    }
+
+    /// An epoch's pings went unanswered (R5).
+    pub(super) fn epoch_failed(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        self.failed_epochs += 1;
+        if matches!(self.effort, Effort::Rest) {
+            self.wanted = true;
+            self.effort_failed(
+                format!("epoch {number} does not answer: ESP or its way back is blocked"),
+                cx,
+            );
+        }
+    }
+
+    /// The open epoch vanished without a successor.
+    pub(super) fn replace_lost(&mut self, why: &str, cx: &mut Context<'_>) {
+        let candidate = self.epochs.iter().any(super::Epoch::is_candidate);
+        if self.wanted && !candidate && self.chosen() == Position::Held {
+            self.pursue(why, cx);
+        }
+    }
+}

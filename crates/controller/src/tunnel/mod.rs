@@ -1,0 +1,463 @@
+//! A tunnel: its policies, its gate, its epochs, and the efforts to get a proven one.
+//!
+//! Kernel results, IKE events, ping replies, timers and the operator come in; kernel operations,
+//! pings, IKE requests and events go out. Where the gate ought to be follows from the epochs alone
+//! ([`Tunnel::chosen`]); [`Tunnel::settle`] moves the kernel there.
+
+pub(crate) mod epoch;
+pub(crate) mod gate;
+mod kernel;
+mod ladder;
+mod ping;
+pub(crate) mod policies;
+mod proof;
+mod report;
+mod session;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epoch::{Check, Epoch, Stage};
+use gate::{Gate, Position};
+use ladder::Effort;
+use policies::{Policies, Reqids};
+
+use crate::Timestamp;
+use crate::config::{Role, TunnelConfig};
+use crate::crypto::Crypto;
+use crate::event::{EpochNumber, EventKind};
+use crate::host::Host;
+use crate::ike::{ChildId, Endpoint, IkeSaId, Peer, TunnelId};
+use crate::io::{CommandId, CommandOutcome, Output, PolicyKey, RouteSpec, SaId, XfrmOp};
+use crate::outbox::{Outbox, Owner};
+
+/// Epochs that one tunnel may have at a time, draining ones included: an open one, its predecessor,
+/// candidates of both ends and what drains.
+pub(crate) const EPOCHS_MAX: usize = 8;
+
+/// IKE SAs that one tunnel may have at a time: an old one until the new one's epoch is proven, and
+/// one of each end when both start at once.
+pub(crate) const SESSIONS_MAX: usize = 4;
+
+/// Operators that may wait for one tunnel.
+const WAITERS_MAX: usize = 32;
+
+/// What a kernel operation of a tunnel was for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Awaited {
+    /// All policies into the kernel.
+    Creation,
+    /// The `out` policies to a new position.
+    Move(Position),
+    /// One SA of an epoch into the kernel.
+    Addition { epoch: EpochNumber, sa: SaId },
+    /// An inbound packet counter, after a reply to a ping.
+    Proof {
+        epoch: EpochNumber,
+        round_trip: Duration,
+    },
+    /// An inbound packet counter, to see whether anything arrives.
+    Arrival(EpochNumber),
+    /// The policies out of the kernel.
+    Removal,
+    /// Something whose failure changes nothing: removed SAs, thresholds.
+    Tidying,
+}
+
+/// What an operator waits for.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Open,
+    SwitchBeyond(EpochNumber),
+    Removed,
+}
+
+/// An IKE SA of the tunnel.
+#[derive(Debug)]
+struct Session {
+    id: IkeSaId,
+    /// Known once it is established.
+    peer: Option<Peer>,
+}
+
+/// Numbers for `status`.
+#[derive(Debug, Default)]
+struct Counters {
+    pings_sent: u64,
+    pings_answered: u64,
+    switches: u64,
+    last_round_trip: Option<Duration>,
+    last_proof: Option<Timestamp>,
+}
+
+/// What a tunnel needs of the world while it decides.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) ike: &'a mut Endpoint,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) host: &'a Host,
+    pub(crate) crypto: &'a dyn Crypto,
+}
+
+/// One tunnel.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) id: TunnelId,
+    pub(crate) config: Arc<TunnelConfig>,
+    reqids: Reqids,
+    policies: Policies,
+    gate: Gate,
+    epochs: Vec<Epoch>,
+    last_number: EpochNumber,
+    sessions: Vec<Session>,
+    effort: Effort,
+    /// Efforts that failed in a row.
+    failures: u32,
+    /// Epochs that failed in a row on the newest session.
+    failed_epochs: u32,
+    /// Whether this end wants the tunnel to be open.
+    wanted: bool,
+    /// Whether an IKE SA was ever established in this run.
+    contacted: bool,
+    routes: BTreeSet<RouteSpec>,
+    wishes: Vec<(CommandId, Wish)>,
+    counters: Counters,
+    last_error: Option<String>,
+    /// What keeps epochs from being proven, if the configuration does.
+    cannot_ping: Option<String>,
+}
+
+impl Tunnel {
+    pub(crate) fn new(id: TunnelId, config: Arc<TunnelConfig>, reqids: Reqids) -> Self {
+        Self {
+            id,
+            reqids,
+            policies: Policies::new(&config, reqids),
+            config,
+            gate: Gate::Down,
+            epochs: Vec::new(),
+            last_number: EpochNumber(0),
+            sessions: Vec::new(),
+            effort: Effort::Rest,
+            failures: 0,
+            failed_epochs: 0,
+            wanted: false,
+            contacted: false,
+            routes: BTreeSet::new(),
+            wishes: Vec::new(),
+            counters: Counters::default(),
+            last_error: None,
+            cannot_ping: None,
+        }
+    }
+
+    pub(crate) fn reqids(&self) -> Reqids {
+        self.reqids
+    }
+
+    pub(crate) fn policy_keys(&self) -> Vec<PolicyKey> {
+        self.policies.keys()
+    }
+
+    /// The operator wants it open.
+    pub(crate) fn up(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        if self.gate.open_epoch().is_some() {
+            cx.out.push(Output::Answer(command, CommandOutcome::Done));
+            return;
+        }
+        if self.config.remote.address.is_none() && self.epochs.is_empty() {
+            let text = format!(
+                "tunnel {} waits for its peer: remote.address is %any, so only the peer can start",
+                self.config.name
+            );
+            self.start(&BTreeSet::new(), cx);
+            cx.out
+                .push(Output::Answer(command, CommandOutcome::Failed(text)));
+            return;
+        }
+        self.wish(command, Wish::Open, cx);
+        self.start(&BTreeSet::new(), cx);
+        self.wanted = true;
+        self.pursue("asked for", cx);
+    }
+
+    /// The operator wants a new epoch.
+    pub(crate) fn rekey(&mut self, command: CommandId, cx: &mut Context<'_>) {
+        if self.gate.is_down() {
+            let text = format!(
+                "tunnel {0} is down: run `epochgate up {0}`",
+                self.config.name
+            );
+            cx.out
+                .push(Output::Answer(command, CommandOutcome::Failed(text)));
+            return;
+        }
+        let open = self.gate.open_epoch().unwrap_or(EpochNumber(0));
+        self.wish(command, Wish::SwitchBeyond(open), cx);
+        self.wanted |= self.config.remote.address.is_some();
+        self.pursue("asked for", cx);
+    }
+
+    /// The operator, or a configuration without it, wants it gone.
+    pub(crate) fn down(&mut self, command: Option<CommandId>, cx: &mut Context<'_>) {
+        self.answer_all(
+            |_| true,
+            &CommandOutcome::Failed(format!("tunnel {} was taken down", self.config.name)),
+            cx,
+        );
+        let was_down = self.gate.is_down();
+        self.wanted = false;
+        self.effort = Effort::Rest;
+        self.gate = Gate::Down;
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Removal),
+            XfrmOp::RemovePolicies(self.policies.keys()),
+        );
+        if let Some(command) = command {
+            self.wish(command, Wish::Removed, cx);
+        }
+        self.remove_all_sas(cx);
+        self.close_sessions(cx);
+        self.sync_routes(cx);
+        if !was_down {
+            self.event(cx, None, EventKind::Down);
+        }
+    }
+
+    /// The daemon stops: policies hold on, or go, as `on-stop` says; SAs go.
+    pub(crate) fn stop(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.config.on_stop, crate::config::OnStop::Remove) {
+            if !self.gate.is_down() {
+                self.down(None, cx);
+            }
+            return;
+        }
+        self.halt("the daemon stops", cx);
+    }
+
+    /// Ends all negotiation and all SAs; the policies hold.
+    fn halt(&mut self, why: &str, cx: &mut Context<'_>) {
+        let outcome = CommandOutcome::Failed(format!("tunnel {}: {why}", self.config.name));
+        self.answer_all(|_| true, &outcome, cx);
+        self.wanted = false;
+        self.effort = Effort::Rest;
+        self.drain_all(cx);
+        self.settle(cx);
+        self.remove_all_sas(cx);
+        self.close_sessions(cx);
+        self.clear_routes(cx);
+    }
+
+    /// Its configuration changed or vanished. The policies stay, holding, if a changed one takes over
+    /// (`stay`). Returns whether they are in the kernel, or on their way there.
+    pub(crate) fn leave(&mut self, stay: bool, cx: &mut Context<'_>) -> bool {
+        let present = matches!(self.gate, Gate::Creating | Gate::Present(_));
+        if !stay {
+            self.down(None, cx);
+            return false;
+        }
+        self.halt("its configuration changed", cx);
+        present
+    }
+
+    /// Whether it has no policies in the kernel.
+    pub(crate) fn is_down(&self) -> bool {
+        self.gate.is_down()
+    }
+
+    /// A route of this tunnel could not be added.
+    pub(crate) fn route_failed(&mut self, route: RouteSpec, error: &str, cx: &mut Context<'_>) {
+        if self.routes.contains(&route) {
+            self.attention(format!("no route to {}: {error}", route.destination), cx);
+        }
+    }
+
+    /// Whether nothing of it is left with the peer.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The addresses of this host changed.
+    pub(crate) fn addresses_changed(&mut self, cx: &mut Context<'_>) {
+        self.announce(cx);
+        self.sync_routes(cx);
+        let blocked: Vec<EpochNumber> = self
+            .epochs
+            .iter()
+            .filter(|epoch| self.cannot_ping.is_some() && epoch.is_candidate())
+            .map(|epoch| epoch.number)
+            .collect();
+        for number in blocked {
+            if let Some(pings) = self.epoch_mut(number).and_then(Epoch::pings_mut) {
+                pings.restart(cx.now);
+            }
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        let mut due = match &self.gate {
+            Gate::Down | Gate::Creating => None,
+            Gate::Refused { again, .. } => Some(*again),
+            Gate::Present(present) => Some(present.again),
+        };
+        let mut at = |time: Timestamp| due = Some(due.map_or(time, |due| due.min(time)));
+        if let Some(time) = self.effort.due() {
+            at(time);
+        }
+        for epoch in &self.epochs {
+            match &epoch.stage {
+                Stage::Installing(_) => {}
+                Stage::Proving(proving) => {
+                    proving.pings.due().into_iter().for_each(&mut at);
+                }
+                Stage::Awaiting { poll_at, pings } => {
+                    at(*poll_at);
+                    pings
+                        .iter()
+                        .filter_map(|pings| pings.due())
+                        .for_each(&mut at);
+                }
+                Stage::Usable(usable) => {
+                    at(usable.rekey_at);
+                    usable.retire_at.into_iter().for_each(&mut at);
+                    match &usable.check {
+                        Check::Quiet { until } => at(*until),
+                        Check::Pinging(pings) | Check::Doubted(pings) => {
+                            pings.due().into_iter().for_each(&mut at);
+                        }
+                    }
+                }
+                Stage::Draining { inbound_until } => at(*inbound_until),
+            }
+        }
+        due
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        self.gate_timeout(cx);
+        let numbers: Vec<EpochNumber> = self.epochs.iter().map(|epoch| epoch.number).collect();
+        for number in numbers {
+            self.epoch_timeout(number, cx);
+        }
+        self.settle(cx);
+        self.sweep(cx);
+        self.effort_timeout(cx);
+    }
+
+    fn epoch(&self, number: EpochNumber) -> Option<&Epoch> {
+        self.epochs.iter().find(|epoch| epoch.number == number)
+    }
+
+    fn epoch_mut(&mut self, number: EpochNumber) -> Option<&mut Epoch> {
+        self.epochs.iter_mut().find(|epoch| epoch.number == number)
+    }
+
+    fn number_of(&self, child: ChildId) -> Option<EpochNumber> {
+        let epoch = self.epochs.iter().find(|epoch| epoch.child == child)?;
+        Some(epoch.number)
+    }
+
+    fn peer_of(&self, session: IkeSaId) -> Option<&Peer> {
+        let session = self.sessions.iter().find(|known| known.id == session)?;
+        session.peer.as_ref()
+    }
+
+    fn is_client(&self) -> bool {
+        match self.config.role {
+            Role::Client => true,
+            Role::Server => false,
+        }
+    }
+
+    /// Where the gate ought to be: at the latest epoch that may carry traffic.
+    fn chosen(&self) -> Position {
+        let usable = self.epochs.iter().filter(|epoch| epoch.is_usable());
+        usable
+            .map(|epoch| epoch.number)
+            .max()
+            .map_or(Position::Held, Position::Open)
+    }
+
+    fn wish(&mut self, command: CommandId, wish: Wish, cx: &mut Context<'_>) {
+        if self.wishes.len() >= WAITERS_MAX {
+            let text = format!("too many requests wait for tunnel {}", self.config.name);
+            cx.out
+                .push(Output::Answer(command, CommandOutcome::Failed(text)));
+            return;
+        }
+        self.wishes.push((command, wish));
+    }
+
+    fn answer_all(
+        &mut self,
+        which: impl Fn(Wish) -> bool,
+        outcome: &CommandOutcome,
+        cx: &mut Context<'_>,
+    ) {
+        self.wishes.retain(|&(command, wish)| {
+            let answered = which(wish);
+            if answered {
+                cx.out.push(Output::Answer(command, outcome.clone()));
+            }
+            !answered
+        });
+    }
+
+    fn event(&self, cx: &mut Context<'_>, epoch: Option<EpochNumber>, kind: EventKind) {
+        cx.out.event(&self.config.name, epoch, kind);
+    }
+
+    /// Tells the peers-to-be which address of ours answers pings.
+    fn announce(&mut self, cx: &mut Context<'_>) {
+        let address = cx.host.inside(&self.config.local_traffic, None);
+        cx.ike.set_announcement(self.id, address);
+    }
+
+    fn sync_routes(&mut self, cx: &mut Context<'_>) {
+        let wanted = if self.config.template.routes && !self.gate.is_down() {
+            self.wanted_routes(cx.host)
+        } else {
+            BTreeSet::new()
+        };
+        for route in self.routes.difference(&wanted) {
+            cx.out.push(Output::RemoveRoute(*route));
+        }
+        for route in wanted.difference(&self.routes) {
+            cx.out.push(Output::AddRoute(*route));
+        }
+        self.routes = wanted;
+    }
+
+    fn clear_routes(&mut self, cx: &mut Context<'_>) {
+        for route in std::mem::take(&mut self.routes) {
+            cx.out.push(Output::RemoveRoute(route));
+        }
+    }
+
+    fn wanted_routes(&self, host: &Host) -> BTreeSet<RouteSpec> {
+        let Some(via) = self.peer_address() else {
+            return BTreeSet::new();
+        };
+        let route = |&destination: &ipnet::IpNet| {
+            let source = host.inside(&self.config.local_traffic, Some(destination.addr()))?;
+            Some(RouteSpec {
+                destination,
+                source,
+                via,
+            })
+        };
+        self.config
+            .remote_traffic
+            .iter()
+            .filter_map(route)
+            .collect()
+    }
+
+    /// The peer's outer address: configured, or the one that it came from.
+    fn peer_address(&self) -> Option<IpAddr> {
+        let mut last = self.epochs.iter().map(|epoch| epoch.outbound.destination);
+        self.config.remote.address.or_else(|| last.next_back())
+    }
+}

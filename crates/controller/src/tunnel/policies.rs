@@ -1,0 +1,172 @@
+//! A tunnel's policies: what they are called in the SPD and what they say for each position of the
+//! gate.
+//!
+//! Only the `out` policies move. `in` and `fwd` policies accept what came through any SA with the
+//! Child's reqid, so they stay as they are from the tunnel's start to its end.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::epoch::Epoch;
+use crate::config::TunnelConfig;
+use crate::io::{PolicyAction, PolicyDirection, PolicyKey, PolicySpec};
+
+/// ICMPv6 types of neighbour discovery: router solicitation to redirect (RFC 4861 §4).
+const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
+/// How far the exemption of neighbour discovery comes before the policies that it exempts from; more
+/// than two IPv6 prefix lengths, so that it comes before every policy of the same template.
+const EXEMPT_AHEAD: u32 = 512;
+
+/// A local and a remote selector of one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Pair {
+    pub(crate) local: IpNet,
+    pub(crate) remote: IpNet,
+}
+
+impl std::fmt::Display for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} === {}", self.local, self.remote)
+    }
+}
+
+/// The reqids of a tunnel's Child (RFC 4301's PFP is not used: one Child, one reqid).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reqids {
+    /// Shared by the SAs of all its epochs.
+    pub(crate) child: u32,
+    /// Never has an SA: what holds.
+    pub(crate) hold: u32,
+}
+
+/// A tunnel's policies.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    pairs: Vec<Pair>,
+    reqids: Reqids,
+    base: u32,
+    forward: bool,
+    exempt_neighbour_discovery: bool,
+}
+
+impl Policies {
+    pub(crate) fn new(config: &TunnelConfig, reqids: Reqids) -> Self {
+        let mut pairs = BTreeSet::new();
+        for &local in &config.local_traffic {
+            for &remote in &config.remote_traffic {
+                if local.addr().is_ipv4() == remote.addr().is_ipv4() {
+                    pairs.insert(Pair { local, remote });
+                }
+            }
+        }
+        Self {
+            pairs: pairs.into_iter().collect(),
+            reqids,
+            base: config.template.priority,
+            forward: config.template.forward,
+            exempt_neighbour_discovery: config.template.exempt_neighbour_discovery,
+        }
+    }
+
+    /// The pairs that an epoch's negotiated selectors do not contain: they stay held.
+    pub(crate) fn refused_by<'a>(&'a self, epoch: &'a Epoch) -> impl Iterator<Item = Pair> + 'a {
+        self.pairs
+            .iter()
+            .copied()
+            .filter(|pair| !epoch.covers(*pair))
+    }
+
+    /// Every policy, the `out` ones holding.
+    pub(crate) fn all_holding(&self) -> Vec<PolicySpec> {
+        let mut policies = self.out(None);
+        for pair in &self.pairs {
+            let action = PolicyAction::Accept {
+                reqid: self.reqids.child,
+            };
+            let mut inbound = |direction| {
+                policies.push(PolicySpec {
+                    key: key(direction, pair.remote, pair.local),
+                    priority: self.priority(*pair),
+                    action,
+                });
+            };
+            inbound(PolicyDirection::In);
+            if self.forward {
+                inbound(PolicyDirection::Fwd);
+            }
+        }
+        policies.extend(self.exemptions());
+        policies
+    }
+
+    /// The `out` policies, pinned to `open` where its selectors cover them, else holding.
+    pub(crate) fn out(&self, open: Option<&Epoch>) -> Vec<PolicySpec> {
+        let hold = PolicyAction::Hold {
+            reqid: self.reqids.hold,
+        };
+        let action = |pair: Pair| match open {
+            Some(epoch) if epoch.covers(pair) => PolicyAction::Pin {
+                reqid: self.reqids.child,
+                sa: epoch.outbound,
+                source: epoch.path.local.ip(),
+            },
+            Some(_) | None => hold,
+        };
+        self.pairs
+            .iter()
+            .map(|&pair| PolicySpec {
+                key: key(PolicyDirection::Out, pair.local, pair.remote),
+                priority: self.priority(pair),
+                action: action(pair),
+            })
+            .collect()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<PolicyKey> {
+        self.all_holding()
+            .into_iter()
+            .map(|policy| policy.key)
+            .collect()
+    }
+
+    fn exemptions(&self) -> impl Iterator<Item = PolicySpec> + '_ {
+        let exempt = self
+            .pairs
+            .iter()
+            .filter(|pair| self.exempt_neighbour_discovery && pair.local.addr().is_ipv6());
+        exempt.flat_map(move |pair| {
+            let priority = self.priority(*pair).saturating_sub(EXEMPT_AHEAD);
+            NEIGHBOUR_DISCOVERY.flat_map(move |icmpv6_type| {
+                let ways = [
+                    (PolicyDirection::Out, pair.local, pair.remote),
+                    (PolicyDirection::In, pair.remote, pair.local),
+                ];
+                ways.map(|(direction, source, destination)| PolicySpec {
+                    key: PolicyKey {
+                        icmpv6_type: Some(icmpv6_type),
+                        ..key(direction, source, destination)
+                    },
+                    priority,
+                    action: PolicyAction::Exempt,
+                })
+            })
+        })
+    }
+
+    /// The wider a pair, the later it is looked at.
+    fn priority(&self, pair: Pair) -> u32 {
+        let width = |net: IpNet| u32::from(net.max_prefix_len() - net.prefix_len());
+        self.base + width(pair.local) + width(pair.remote)
+    }
+}
+
+fn key(direction: PolicyDirection, source: IpNet, destination: IpNet) -> PolicyKey {
+    PolicyKey {
+        direction,
+        source,
+        destination,
+        icmpv6_type: None,
+    }
+}

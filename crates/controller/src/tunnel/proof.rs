@@ -1,0 +1,577 @@
+//! Proving epochs: control pings, what their replies prove, and what a waiting server waits for
+//! (R2, R4, R7, R8).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::epoch::{Check, Epoch, Proving, Stage, Usable};
+use super::kernel::micros;
+use super::ping::PingSeries;
+use super::policies::Pair;
+use super::{Awaited, Context, Tunnel};
+use crate::Timestamp;
+use crate::event::{EpochNumber, EventKind};
+use crate::ike::Side;
+use crate::io::{ControlPing, Output, PingNonce, SaId, XfrmOp};
+use crate::outbox::Owner;
+
+/// As responder we have the new SAs before the initiator, who learns of them from our answer: a
+/// first ping right behind that answer would find no SA there.
+const RESPONDER_HEAD_START: Duration = Duration::from_millis(20);
+
+/// Pings sent at once after a reply that came through another epoch: the peer switches when the
+/// ping arrives, its kernel's reply may still be ahead of that switch.
+const CHASES_MAX: u32 = 2;
+
+/// Interval of pings on an epoch that failed or is in doubt, if `ping.interval` is shorter.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a waiting server looks whether something arrived, in case the kernel's event was lost.
+const AWAIT_POLL: Duration = Duration::from_secs(1);
+
+/// Silence on the open epoch after which a server asks over IKE whether its client lives, as a
+/// multiple of `ping.idle`: the client pings after one `idle` of its own.
+const SERVER_SILENCE_IDLES: u32 = 3;
+
+/// How long an old epoch may outlive the switch on a server whose client does not delete it.
+const RETIRE_AFTER: Duration = Duration::from_secs(30);
+
+impl Tunnel {
+    /// Both SAs are in the kernel.
+    pub(super) fn installed(
+        &mut self,
+        number: EpochNumber,
+        first_arrived: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        let (session, child, started_by) = (epoch.session, epoch.child, epoch.started_by);
+        let (inbound, outbound) = (epoch.inbound.spi, epoch.outbound.spi);
+        self.event(
+            cx,
+            Some(number),
+            EventKind::EpochInstalled { inbound, outbound },
+        );
+        let first_ping = match started_by {
+            Side::Us => cx.now,
+            Side::Peer => {
+                cx.ike.child_ready(session, child, true, cx.now);
+                cx.now + RESPONDER_HEAD_START
+            }
+        };
+        if self.is_client() {
+            self.set_stage(
+                number,
+                Stage::Proving(Proving {
+                    pings: PingSeries::starting(first_ping),
+                    out_proven: false,
+                    chases: 0,
+                    failed: false,
+                }),
+            );
+            self.epoch_timeout(number, cx);
+            return;
+        }
+        if first_arrived || !self.config.epoch.wait {
+            self.make_usable(number, first_arrived, cx);
+            return;
+        }
+        let foreign = !self.peer_is_epochgate(number);
+        let pings = (foreign && self.config.ping.target.is_some())
+            .then(|| PingSeries::starting(first_ping));
+        self.set_stage(
+            number,
+            Stage::Awaiting {
+                poll_at: cx.now + AWAIT_POLL,
+                pings,
+            },
+        );
+        if foreign && started_by == Side::Us {
+            // Such a peer answers on the old epoch until it is deleted.
+            self.delete_replaced(number, cx);
+        }
+        self.epoch_timeout(number, cx);
+    }
+
+    /// What is due on one epoch.
+    pub(super) fn epoch_timeout(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let attempts = self.config.ping.attempts;
+        let idle = self.silence_allowed();
+        let is_chosen = self.chosen() == super::Position::Open(number);
+        let past = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let inbound = epoch.inbound;
+        let mut read = false;
+        let mut next = Next::Nothing;
+        match &mut epoch.stage {
+            Stage::Installing(_) | Stage::Draining { .. } => {}
+            Stage::Proving(proving) => {
+                if past(proving.pings.due()) {
+                    next = if proving.failed || proving.pings.sent() < attempts {
+                        Next::Ping
+                    } else {
+                        Next::Unanswered
+                    };
+                }
+            }
+            Stage::Awaiting { poll_at, pings } => {
+                if *poll_at <= now {
+                    *poll_at = now + AWAIT_POLL;
+                    read = true;
+                }
+                if let Some(series) = pings
+                    && past(series.due())
+                {
+                    if series.sent() < attempts {
+                        next = Next::Ping;
+                    } else {
+                        *pings = None;
+                    }
+                }
+            }
+            Stage::Usable(usable) => {
+                match &mut usable.check {
+                    Check::Quiet { until } => {
+                        if *until <= now {
+                            *until = now + idle;
+                            read = true;
+                        }
+                    }
+                    Check::Pinging(series) => {
+                        if past(series.due()) {
+                            next = if series.sent() < attempts {
+                                Next::Ping
+                            } else {
+                                Next::Unanswered
+                            };
+                        }
+                    }
+                    Check::Doubted(series) => {
+                        if past(series.due()) {
+                            next = Next::Ping;
+                        }
+                    }
+                }
+                if past(usable.retire_at) {
+                    next = Next::Retire;
+                } else if usable.rekey_at <= now {
+                    usable.rekey_at = now + idle;
+                    if is_chosen {
+                        self.pursue("its lifetime is nearly over", cx);
+                    }
+                }
+            }
+        }
+        if read {
+            cx.out.xfrm(
+                Owner::Tunnel(self.id, Awaited::Arrival(number)),
+                XfrmOp::ReadPackets(inbound),
+            );
+        }
+        match next {
+            Next::Nothing => {}
+            Next::Ping => self.send_ping(number, cx),
+            Next::Unanswered => self.unanswered(number, cx),
+            Next::Retire => self.retire(number, cx),
+        }
+    }
+
+    fn send_ping(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        let (source, target) = match self.ping_addresses(epoch, cx) {
+            Ok(addresses) => addresses,
+            Err(reason) => {
+                // Without addresses there is nothing to wait for: the epoch stays unproven.
+                if let Some(pings) = self.epoch_mut(number).and_then(Epoch::pings_mut) {
+                    pings.pause();
+                }
+                if self.cannot_ping.as_ref() != Some(&reason) {
+                    self.attention(reason.clone(), cx);
+                }
+                self.cannot_ping = Some(reason);
+                return;
+            }
+        };
+        let ping = ControlPing {
+            nonce: PingNonce(random(cx)),
+            source,
+            target,
+            reqid: self.reqids.child,
+            sa: epoch.outbound,
+            outer_source: epoch.path.local.ip(),
+        };
+        self.cannot_ping = None;
+        let interval = self.config.ping.interval;
+        let attempts = self.config.ping.attempts;
+        let now = cx.now;
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let slow = match &epoch.stage {
+            Stage::Proving(proving) => proving.failed,
+            Stage::Usable(usable) => matches!(usable.check, Check::Doubted(_)),
+            Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
+        };
+        let interval = if slow {
+            interval.max(DOUBT_INTERVAL)
+        } else {
+            interval
+        };
+        let Some(pings) = epoch.pings_mut() else {
+            return;
+        };
+        pings.note(ping.nonce, target, now, interval);
+        let attempt = pings.sent();
+        self.counters.pings_sent += 1;
+        cx.out.push(Output::Ping(ping));
+        if attempt <= attempts && !slow {
+            self.event(cx, Some(number), EventKind::PingSent { attempt });
+        }
+    }
+
+    /// Who pings whom: what the peer announces when it is epochgate, else `ping.target`.
+    fn ping_addresses(&self, epoch: &Epoch, cx: &Context<'_>) -> Result<(IpAddr, IpAddr), String> {
+        let announced = self
+            .peer_of(epoch.session)
+            .filter(|peer| peer.epochgate)
+            .and_then(|peer| peer.ping_address)
+            .filter(|address| inside(*address, &self.config.remote_traffic));
+        let target = announced.or(self.config.ping.target).ok_or(
+            "there is nothing to ping: the peer announces no address; set `ping.target` to an \
+             address behind the peer that answers pings",
+        )?;
+        let same_family = |source: &IpAddr| source.is_ipv4() == target.is_ipv4();
+        let source = self
+            .config
+            .ping
+            .source
+            .filter(same_family)
+            .or_else(|| cx.host.inside(&self.config.local_traffic, Some(target)))
+            .ok_or(
+                "there is nothing to ping from: no address of this host lies in `traffic.local`; \
+                 give the host one, or set `ping.source` to an address of this host",
+            )?;
+        let pair = Pair {
+            local: source.into(),
+            remote: target.into(),
+        };
+        if epoch.covers(pair) {
+            Ok((source, target))
+        } else {
+            Err(format!(
+                "the peer did not agree to pings from {source} to {target}; make `traffic` of both \
+                 ends meet, or set `ping.source` and `ping.target` inside it"
+            ))
+        }
+    }
+
+    pub(super) fn ping_target(&self, cx_target: Option<&Epoch>) -> Option<IpAddr> {
+        let announced = cx_target
+            .and_then(|epoch| self.peer_of(epoch.session))
+            .filter(|peer| peer.epochgate)
+            .and_then(|peer| peer.ping_address)
+            .filter(|address| inside(*address, &self.config.remote_traffic));
+        announced.or(self.config.ping.target)
+    }
+
+    /// A reply with a nonce of ours arrived; false if it is not this tunnel's.
+    pub(crate) fn ping_replied(
+        &mut self,
+        nonce: PingNonce,
+        from: IpAddr,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let found = self.epochs.iter_mut().find_map(|epoch| {
+            let (number, inbound) = (epoch.number, epoch.inbound);
+            let ping = epoch.pings_mut()?.take(nonce, from)?;
+            Some((number, inbound, ping))
+        });
+        let Some((epoch, inbound, ping)) = found else {
+            return false;
+        };
+        let round_trip = cx.now.since(ping.at);
+        self.counters.pings_answered += 1;
+        self.counters.last_round_trip = Some(round_trip);
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Proof { epoch, round_trip }),
+            XfrmOp::ReadPackets(inbound),
+        );
+        true
+    }
+
+    /// A control ping could not even be sent; false if it is not this tunnel's.
+    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str) -> bool {
+        let mine = self
+            .epochs
+            .iter_mut()
+            .filter_map(Epoch::pings_mut)
+            .any(|pings| pings.knows(nonce));
+        if mine {
+            self.last_error = Some(format!("a control ping could not be sent: {error}"));
+        }
+        mine
+    }
+
+    /// The inbound counter after a reply: it moved if the reply came through this epoch.
+    pub(super) fn proof_read(
+        &mut self,
+        number: EpochNumber,
+        round_trip: Duration,
+        packets: Option<u64>,
+        cx: &mut Context<'_>,
+    ) {
+        let quiet_until = cx.now + self.silence_allowed();
+        let foreign = !self.peer_is_epochgate(number);
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let packets = packets.unwrap_or(0);
+        let proven = packets > epoch.received;
+        epoch.received = epoch.received.max(packets);
+        let mut usable = false;
+        let mut chase = false;
+        match &mut epoch.stage {
+            Stage::Proving(proving) => {
+                if proven {
+                    usable = true;
+                } else {
+                    proving.out_proven = true;
+                    usable = proving.failed && foreign;
+                    chase = !usable && proving.chases < CHASES_MAX;
+                    proving.chases += u32::from(chase);
+                }
+            }
+            Stage::Usable(state) => {
+                if proven {
+                    state.proven = true;
+                    state.check = Check::Quiet { until: quiet_until };
+                }
+            }
+            Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => {}
+        }
+        let round_trip_us = micros(round_trip);
+        self.event(
+            cx,
+            Some(number),
+            EventKind::PingAnswered {
+                round_trip_us,
+                proven,
+            },
+        );
+        if proven {
+            self.counters.last_proof = Some(cx.now);
+        }
+        if usable {
+            self.make_usable(number, proven, cx);
+        }
+        if chase {
+            self.send_ping(number, cx);
+        }
+    }
+
+    /// The inbound counter, read to see whether anything arrives at all.
+    pub(super) fn arrival_read(
+        &mut self,
+        number: EpochNumber,
+        packets: Option<u64>,
+        cx: &mut Context<'_>,
+    ) {
+        let is_client = self.is_client();
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let Some(packets) = packets else {
+            return;
+        };
+        let arrived = packets > epoch.received;
+        epoch.received = epoch.received.max(packets);
+        let (inbound, session) = (epoch.inbound, epoch.session);
+        match &mut epoch.stage {
+            Stage::Awaiting { .. } => {
+                if arrived {
+                    self.first_packet(inbound, cx);
+                }
+            }
+            Stage::Usable(usable) => {
+                if arrived || !matches!(usable.check, Check::Quiet { .. }) {
+                    return;
+                }
+                if is_client {
+                    usable.check = Check::Pinging(PingSeries::starting(cx.now));
+                    self.epoch_timeout(number, cx);
+                } else {
+                    cx.ike.check_liveness(session, cx.now);
+                }
+            }
+            Stage::Installing(_) | Stage::Proving(_) | Stage::Draining { .. } => {}
+        }
+    }
+
+    /// Server: something authenticated arrived on an inbound SA (R8).
+    pub(super) fn first_packet(&mut self, inbound: SaId, cx: &mut Context<'_>) {
+        let Some(epoch) = self
+            .epochs
+            .iter_mut()
+            .find(|epoch| epoch.inbound == inbound)
+        else {
+            return;
+        };
+        let number = epoch.number;
+        match &mut epoch.stage {
+            Stage::Installing(installing) => installing.first_arrived = true,
+            Stage::Awaiting { .. } => {
+                self.event(cx, Some(number), EventKind::FirstPacketArrived);
+                self.counters.last_proof = Some(cx.now);
+                cx.out.xfrm(
+                    Owner::Tunnel(self.id, Awaited::Tidying),
+                    XfrmOp::ReportFirst {
+                        sa: inbound,
+                        on: false,
+                    },
+                );
+                self.make_usable(number, true, cx);
+            }
+            Stage::Proving(_) | Stage::Usable(_) | Stage::Draining { .. } => {}
+        }
+    }
+
+    fn make_usable(&mut self, number: EpochNumber, proven: bool, cx: &mut Context<'_>) {
+        let lifetime = self.lifetime(cx);
+        let quiet_until = cx.now + self.silence_allowed();
+        let is_client = self.is_client();
+        let now = cx.now;
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        // Out-proven alone: the proof is asked for again as soon as traffic has switched.
+        let check = if proven || !is_client {
+            Check::Quiet { until: quiet_until }
+        } else {
+            Check::Pinging(PingSeries::starting(now))
+        };
+        epoch.stage = Stage::Usable(Usable {
+            proven,
+            check,
+            rekey_at: epoch.created + lifetime,
+            retire_at: None,
+        });
+        self.settle(cx);
+    }
+
+    /// All pings of a series went unanswered.
+    fn unanswered(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let slowly = cx.now + self.config.ping.interval.max(DOUBT_INTERVAL);
+        let foreign = !self.peer_is_epochgate(number);
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        match &mut epoch.stage {
+            Stage::Proving(proving) => {
+                if proving.out_proven && foreign {
+                    self.make_usable(number, false, cx);
+                    return;
+                }
+                proving.failed = true;
+                let attempts = proving.pings.sent();
+                proving.pings.restart(slowly);
+                self.event(cx, Some(number), EventKind::Unanswered { attempts });
+                self.epoch_failed(number, cx);
+            }
+            Stage::Usable(usable) => {
+                let attempts = match &mut usable.check {
+                    Check::Pinging(series) => {
+                        let attempts = series.sent();
+                        let mut series = std::mem::take(series);
+                        series.restart(slowly);
+                        usable.check = Check::Doubted(series);
+                        attempts
+                    }
+                    Check::Quiet { .. } | Check::Doubted(_) => return,
+                };
+                self.event(cx, Some(number), EventKind::Unanswered { attempts });
+                self.settle(cx);
+                self.epoch_failed(number, cx);
+            }
+            Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => {}
+        }
+    }
+
+    /// Old epochs end once a later one carries all traffic (R10). The client deletes them; a server
+    /// waits for that, and does it itself only when the client does not.
+    pub(super) fn retire_before(&mut self, open: EpochNumber, cx: &mut Context<'_>) {
+        let older: Vec<EpochNumber> = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.number < open && !epoch.is_draining())
+            .map(|epoch| epoch.number)
+            .collect();
+        for number in older {
+            if self.is_client() {
+                self.retire(number, cx);
+            } else if let Some(epoch) = self.epoch_mut(number)
+                && let Stage::Usable(usable) = &mut epoch.stage
+            {
+                usable.retire_at = Some(cx.now + RETIRE_AFTER);
+            }
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, number: EpochNumber, stage: Stage) {
+        if let Some(epoch) = self.epoch_mut(number) {
+            epoch.stage = stage;
+        }
+    }
+
+    pub(super) fn peer_is_epochgate(&self, number: EpochNumber) -> bool {
+        self.epoch(number)
+            .and_then(|epoch| self.peer_of(epoch.session))
+            .is_some_and(|peer| peer.epochgate)
+    }
+
+    fn silence_allowed(&self) -> Duration {
+        let idle = self.config.ping.idle;
+        if self.is_client() {
+            idle
+        } else {
+            idle.saturating_mul(SERVER_SILENCE_IDLES)
+        }
+    }
+
+    /// The lifetime with jitter: a client between 90 and 100 percent of it, a server between 105 and
+    /// 115, so that where both ends agree on a lifetime the client is first.
+    fn lifetime(&self, cx: &Context<'_>) -> Duration {
+        let percent = if self.is_client() { 90 } else { 105 };
+        let jitter = u32::try_from(random(cx) % 1000).unwrap_or(0);
+        let thousandths = percent * 10 + jitter / 10;
+        self.config.epoch.lifetime.saturating_mul(thousandths) / 1000
+    }
+}
+
+/// What an epoch's timer leads to.
+enum Next {
+    Nothing,
+    Ping,
+    Unanswered,
+    Retire,
+}
+
+fn inside(address: IpAddr, networks: &[ipnet::IpNet]) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+/// An unpredictable number; zero where the provider fails, which costs predictability of pings and
+/// jitter, never a proof: a reply is only read when it was decrypted.
+pub(super) fn random(cx: &Context<'_>) -> u64 {
+    let mut octets = [0; 8];
+    match cx.crypto.random(&mut octets) {
+        Ok(()) => u64::from_be_bytes(octets),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,414 @@
+//! What IKE tells a tunnel, and what becomes of its epochs then.
+
+use super::epoch::{Epoch, Proving, Stage};
+use super::gate::{Gate, Position};
+use super::ladder::Effort;
+use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel};
+use crate::Timestamp;
+use crate::event::{EpochNumber, EventKind};
+use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Side};
+use crate::io::{SaId, XfrmOp};
+use crate::outbox::Owner;
+
+/// Longest that an inbound SA stays whose deletion the peer does not confirm.
+const DELETE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The kernel's own limit on an SA's life, as a multiple of the configured lifetime: a safety net
+/// that our rekeying never comes near (a hard-expired pinned SA costs a packet).
+const HARD_LIFETIMES: u32 = 8;
+
+impl Tunnel {
+    pub(crate) fn handle_ike(&mut self, session: IkeSaId, event: IkeEvent, cx: &mut Context<'_>) {
+        match event {
+            IkeEvent::Established(peer) => self.established(session, peer, cx),
+            IkeEvent::Child(child) => self.child_negotiated(session, &child, cx),
+            IkeEvent::ChildRefused { replaces, error } => {
+                self.child_refused(session, replaces, error, cx);
+            }
+            IkeEvent::ChildRedundant(child) | IkeEvent::ChildDeletedByPeer(child) => {
+                self.child_ended_by_peer(child, cx);
+            }
+            IkeEvent::ChildDeleted(child) => self.child_deleted(child, cx),
+            IkeEvent::ChildUnknownToPeer(child) => self.child_unknown(session, child, cx),
+            IkeEvent::Alive => {}
+            // The new path is used by what is negotiated from now on; the open epoch's own checks
+            // find out whether its path still works.
+            IkeEvent::PathChanged(_) => {}
+            IkeEvent::Closed(reason) => self.closed(session, &reason, cx),
+        }
+        self.settle(cx);
+        self.sweep(cx);
+    }
+
+    fn established(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
+        if self.gate.is_down() {
+            cx.ike.close(session, cx.now);
+            return;
+        }
+        self.contacted = true;
+        self.event(
+            cx,
+            None,
+            EventKind::IkeEstablished {
+                peer: peer.id.to_string(),
+                epochgate: peer.epochgate,
+                nat: peer.nat,
+            },
+        );
+        match self.sessions.iter_mut().find(|known| known.id == session) {
+            Some(known) => known.peer = Some(peer),
+            None => {
+                if self.sessions.len() >= SESSIONS_MAX {
+                    self.forget_spare_session(cx);
+                }
+                self.sessions.push(Session {
+                    id: session,
+                    peer: Some(peer),
+                });
+            }
+        }
+    }
+
+    /// Makes room: the oldest IKE SA that has nothing to do with the open epoch goes.
+    pub(super) fn forget_spare_session(&mut self, cx: &mut Context<'_>) {
+        let open = self.gate.open_epoch().and_then(|open| self.epoch(open));
+        let kept = open.map(|epoch| epoch.session);
+        let spare = self
+            .sessions
+            .iter()
+            .find(|session| Some(session.id) != kept);
+        if let Some(id) = spare.map(|session| session.id) {
+            cx.ike.forget(id);
+            self.session_over(id, cx.now, cx);
+        }
+    }
+
+    fn child_negotiated(&mut self, session: IkeSaId, child: &Child, cx: &mut Context<'_>) {
+        if child.started_by == Side::Us {
+            self.effort = Effort::Rest;
+            self.retire_failed(child.replaces, cx);
+        }
+        if self.epochs.len() >= EPOCHS_MAX {
+            self.drop_spare_epoch(cx);
+        }
+        if !matches!(self.gate, Gate::Present(_)) || self.epochs.len() >= EPOCHS_MAX {
+            self.refuse(session, child, cx);
+            return;
+        }
+        self.last_number = EpochNumber(self.last_number.0 + 1);
+        let epoch = Epoch::new(self.last_number, session, child, cx.now);
+        let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
+        let report_first = !self.is_client();
+        for spec in epoch.sa_specs(child, self.reqids.child, report_first, hard_lifetime) {
+            let awaited = Awaited::Addition {
+                epoch: epoch.number,
+                sa: spec.id,
+            };
+            cx.out
+                .xfrm(Owner::Tunnel(self.id, awaited), XfrmOp::AddSa(spec));
+        }
+        self.epochs.push(epoch);
+    }
+
+    fn refuse(&self, session: IkeSaId, child: &Child, cx: &mut Context<'_>) {
+        match child.started_by {
+            Side::Peer => cx.ike.child_ready(session, child.id, false, cx.now),
+            Side::Us => cx.ike.delete_child(session, child.id, cx.now),
+        }
+    }
+
+    /// A rekeyed Child SA whose epoch had failed is of no more use.
+    fn retire_failed(&mut self, replaced: Option<ChildId>, cx: &mut Context<'_>) {
+        let number = replaced.and_then(|child| self.number_of(child));
+        let Some(epoch) = number.and_then(|number| self.epoch(number)) else {
+            return;
+        };
+        if let Stage::Proving(Proving { failed: true, .. }) = epoch.stage {
+            self.retire(epoch.number, cx);
+        }
+    }
+
+    /// A server's way to end the epoch that a peer which knows nothing of us would go on using.
+    pub(super) fn delete_replaced(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let replaced = self.epoch(number).and_then(|epoch| epoch.replaces);
+        let old = replaced.and_then(|child| self.number_of(child));
+        if let Some(old) = old.and_then(|old| self.epoch(old)) {
+            cx.ike.delete_child(old.session, old.child, cx.now);
+        }
+    }
+
+    /// Makes room: the oldest epoch that traffic does not use goes at once.
+    fn drop_spare_epoch(&mut self, cx: &mut Context<'_>) {
+        let spare = self
+            .epochs
+            .iter()
+            .filter(|epoch| !self.gate.uses(epoch.number) && !epoch.is_usable())
+            .map(|epoch| epoch.number)
+            .min();
+        let Some(number) = spare else {
+            return;
+        };
+        if self.epoch(number).is_some_and(|epoch| !epoch.is_draining()) {
+            self.retire(number, cx);
+        }
+        self.set_stage(
+            number,
+            Stage::Draining {
+                inbound_until: cx.now,
+            },
+        );
+        self.sweep(cx);
+    }
+
+    /// The kernel refused an SA: nothing of the epoch may stay.
+    pub(super) fn not_installed(
+        &mut self,
+        number: EpochNumber,
+        reason: &str,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(index) = self.epochs.iter().position(|epoch| epoch.number == number) else {
+            return;
+        };
+        let epoch = self.epochs.remove(index);
+        let present = [
+            (epoch.in_kernel.outbound, epoch.outbound),
+            (epoch.in_kernel.inbound, epoch.inbound),
+        ];
+        for (_, sa) in present.into_iter().filter(|(present, _)| *present) {
+            self.remove_sa(sa, cx);
+        }
+        match epoch.started_by {
+            Side::Peer => cx
+                .ike
+                .child_ready(epoch.session, epoch.child, false, cx.now),
+            Side::Us => cx.ike.delete_child(epoch.session, epoch.child, cx.now),
+        }
+        let reason = format!("the kernel refused an SA: {reason}");
+        match epoch.started_by {
+            Side::Us => self.effort_failed(reason, cx),
+            Side::Peer => self.attention(reason, cx),
+        }
+    }
+
+    fn child_refused(
+        &mut self,
+        session: IkeSaId,
+        replaces: Option<ChildId>,
+        error: ChildError,
+        cx: &mut Context<'_>,
+    ) {
+        let reason = match error {
+            ChildError::Temporary => "the peer is busy (TEMPORARY_FAILURE)".to_owned(),
+            ChildError::NoProposal => "the peer accepts none of our ESP algorithms \
+                 (NO_PROPOSAL_CHOSEN): make `algorithms.esp` of both ends meet"
+                .to_owned(),
+            ChildError::Selectors => "the peer accepts none of our traffic selectors \
+                 (TS_UNACCEPTABLE): make `traffic` of both ends meet"
+                .to_owned(),
+            ChildError::NoAdditionalSas => {
+                self.failed_epochs = self.failed_epochs.saturating_add(1);
+                "the peer wants no more Child SAs (NO_ADDITIONAL_SAS)".to_owned()
+            }
+            ChildError::Notify(kind) => format!("the peer refused with notify {kind}"),
+            ChildError::Nonsense => "the peer's answer does not fit our request".to_owned(),
+        };
+        if replaces.is_none() && !self.epochs.iter().any(|epoch| epoch.session == session) {
+            // An IKE SA without a Child SA is of no use; the next attempt starts afresh.
+            cx.ike.close(session, cx.now);
+        }
+        if matches!(
+            self.effort,
+            Effort::Rekeying { session: of, .. } | Effort::Connecting { session: of } if of == session
+        ) {
+            self.effort_failed(reason, cx);
+        } else {
+            self.attention(reason, cx);
+        }
+    }
+
+    /// The peer ended a Child SA, or the end of a redundant one is under way.
+    fn child_ended_by_peer(&mut self, child: ChildId, cx: &mut Context<'_>) {
+        let Some(number) = self.number_of(child) else {
+            return;
+        };
+        self.drain(number, cx);
+        self.shorten(number, cx.now + self.config.epoch.drain);
+        self.settle(cx);
+        // The deletion shows that the peer has the successor's SAs by now.
+        for epoch in &mut self.epochs {
+            if let Stage::Proving(proving) = &mut epoch.stage {
+                proving.pings.restart(cx.now);
+                proving.failed = false;
+            }
+        }
+        let numbers: Vec<EpochNumber> = self.epochs.iter().map(|epoch| epoch.number).collect();
+        for number in numbers {
+            self.epoch_timeout(number, cx);
+        }
+        if self.config.start == crate::config::Start::Always {
+            self.replace_lost("the peer deleted the Child SA", cx);
+        }
+    }
+
+    fn child_deleted(&mut self, child: ChildId, cx: &mut Context<'_>) {
+        let Some(number) = self.number_of(child) else {
+            return;
+        };
+        self.drain(number, cx);
+        self.shorten(number, cx.now + self.config.epoch.drain);
+    }
+
+    /// The peer has forgotten a Child SA: our half is of no use (RFC 7296 §2.25).
+    fn child_unknown(&mut self, session: IkeSaId, child: ChildId, cx: &mut Context<'_>) {
+        if let Some(number) = self.number_of(child) {
+            self.drain(number, cx);
+            self.shorten(number, cx.now + self.config.epoch.drain);
+        }
+        self.settle(cx);
+        if matches!(self.effort, Effort::Rekeying { session: of, .. } if of == session) {
+            self.effort = Effort::Rest;
+            self.pursue("the peer has forgotten the Child SA", cx);
+        }
+    }
+
+    fn closed(&mut self, session: IkeSaId, reason: &CloseReason, cx: &mut Context<'_>) {
+        let connecting = matches!(self.effort, Effort::Connecting { session: of } if of == session);
+        let rekeying = matches!(self.effort, Effort::Rekeying { session: of, .. } if of == session);
+        let known = self.sessions.iter().any(|known| known.id == session);
+        let text = self.close_text(reason);
+        // Over a dead IKE SA a client's epoch may still work, and its own checks tell; a server has
+        // no other sign of its client.
+        let keep_epochs = *reason == CloseReason::NoAnswer && self.is_client();
+        if keep_epochs {
+            self.sessions.retain(|known| known.id != session);
+        } else {
+            self.session_over(session, cx.now + self.config.epoch.drain, cx);
+        }
+        if known && !connecting {
+            self.event(
+                cx,
+                None,
+                EventKind::IkeClosed {
+                    reason: text.clone(),
+                },
+            );
+        }
+        self.settle(cx);
+        if connecting || rekeying {
+            self.effort_failed(text, cx);
+        } else if known && *reason != CloseReason::Asked {
+            match self.config.start {
+                crate::config::Start::Always => self.pursue("the IKE SA ended", cx),
+                crate::config::Start::OnDemand | crate::config::Start::Listen => {
+                    if keep_epochs {
+                        self.pursue("the IKE SA ended", cx);
+                    } else {
+                        self.last_error = Some(text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn close_text(&self, reason: &CloseReason) -> String {
+        match reason {
+            CloseReason::Asked => "closed by this end".into(),
+            CloseReason::DeletedByPeer => "the peer deleted it".into(),
+            CloseReason::NoAnswer => match self.peer_address() {
+                Some(address) => format!(
+                    "no answer from {address}: it is down, or UDP 500/4500 is blocked on the way"
+                ),
+                None => "the peer does not answer".into(),
+            },
+            CloseReason::NoProposal => "the peer accepts none of our IKE algorithms \
+                 (NO_PROPOSAL_CHOSEN): make `algorithms.ike` of both ends meet"
+                .into(),
+            CloseReason::AuthenticationFailed(text) | CloseReason::Failed(text) => text.clone(),
+        }
+    }
+
+    /// An IKE SA is over: so are its Child SAs (RFC 7296 §1.4.1).
+    fn session_over(&mut self, session: IkeSaId, inbound_until: Timestamp, cx: &mut Context<'_>) {
+        self.sessions.retain(|known| known.id != session);
+        let numbers: Vec<EpochNumber> = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.session == session)
+            .map(|epoch| epoch.number)
+            .collect();
+        for number in numbers {
+            self.drain(number, cx);
+            self.shorten(number, inbound_until);
+        }
+    }
+
+    /// Ends an epoch: its Child SA, or its whole IKE SA when a later one has taken over.
+    pub(super) fn retire(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        let (session, child) = (epoch.session, epoch.child);
+        let newest = self.epochs.iter().max_by_key(|epoch| epoch.number);
+        let still_used = newest.is_none_or(|newest| newest.session == session);
+        let alive = self.sessions.iter().any(|known| known.id == session);
+        if !alive {
+            self.drain(number, cx);
+            self.shorten(number, cx.now + self.config.epoch.drain);
+        } else if still_used {
+            cx.ike.delete_child(session, child, cx.now);
+            self.drain(number, cx);
+        } else {
+            cx.ike.close(session, cx.now);
+            self.drain(number, cx);
+        }
+    }
+
+    pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
+        for session in &self.sessions {
+            cx.ike.close(session.id, cx.now);
+        }
+    }
+
+    /// Takes an epoch out of use. Its SAs go when the gate has left it and packets under way have
+    /// landed.
+    pub(super) fn drain(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let patience = self.config.epoch.drain.max(DELETE_PATIENCE);
+        if let Some(epoch) = self.epoch_mut(number)
+            && !epoch.is_draining()
+        {
+            epoch.stage = Stage::Draining {
+                inbound_until: cx.now + patience,
+            };
+        }
+    }
+
+    pub(super) fn drain_all(&mut self, cx: &mut Context<'_>) {
+        for index in 0..self.epochs.len() {
+            self.drain(self.epochs[index].number, cx);
+        }
+    }
+
+    fn shorten(&mut self, number: EpochNumber, until: Timestamp) {
+        if let Some(epoch) = self.epoch_mut(number)
+            && let Stage::Draining { inbound_until } = &mut epoch.stage
+        {
+            *inbound_until = until.min(*inbound_until);
+        }
+    }
+
+    /// The kernel saw the peer's ESP come from another address or port. A client asks its open epoch
+    /// at once; a server's client does so by itself, and rekeys over the new path when it must.
+    pub(super) fn mapping_changed(&mut self, sa: SaId, cx: &mut Context<'_>) {
+        let Position::Open(number) = self.chosen() else {
+            return;
+        };
+        let asks = self.is_client() && self.epoch(number).is_some_and(|epoch| epoch.inbound == sa);
+        if asks {
+            cx.out.xfrm(
+                Owner::Tunnel(self.id, Awaited::Arrival(number)),
+                XfrmOp::ReadPackets(sa),
+            );
+        }
+    }
+}
