@@ -87,6 +87,9 @@ impl Tunnel {
         }
         self.wanted = true;
         if matches!(self.effort, Effort::Rest) {
+            if let Gate::Present(present) = &mut self.gate {
+                present.held_since = Some(cx.now);
+            }
             self.event(cx, None, EventKind::FirstPacketHeld);
             self.pursue("traffic waits", cx);
         }
@@ -203,6 +206,7 @@ impl Tunnel {
     }
 
     fn connect_from(&mut self, local: IpAddr, remote: IpAddr, cx: &mut Context<'_>) {
+        self.close_failed_sessions(cx);
         if self.sessions.len() >= SESSIONS_MAX {
             self.forget_spare_session(cx);
         }

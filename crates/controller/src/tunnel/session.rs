@@ -69,15 +69,32 @@ impl Tunnel {
         }
     }
 
-    /// Makes room: the oldest IKE SA that has nothing to do with the open epoch goes.
+    /// Whether an epoch of this IKE SA carries traffic, or did and may come back to life.
+    fn has_carried(&self, session: IkeSaId) -> bool {
+        let mut epochs = self.epochs.iter();
+        epochs.any(|epoch| epoch.session == session && matches!(epoch.stage, Stage::Usable(_)))
+    }
+
+    /// IKE SAs none of whose epochs was ever proven are of no use beside a new one.
+    pub(super) fn close_failed_sessions(&mut self, cx: &mut Context<'_>) {
+        for session in &self.sessions {
+            if session.peer.is_some() && !self.has_carried(session.id) {
+                cx.ike.close(session.id, cx.now);
+            }
+        }
+    }
+
+    /// Makes room: an IKE SA goes that has carried nothing, else the oldest.
     pub(super) fn forget_spare_session(&mut self, cx: &mut Context<'_>) {
         let open = self.gate.open_epoch().and_then(|open| self.epoch(open));
         let kept = open.map(|epoch| epoch.session);
         let spare = self
             .sessions
             .iter()
-            .find(|session| Some(session.id) != kept);
-        if let Some(id) = spare.map(|session| session.id) {
+            .map(|session| session.id)
+            .filter(|id| Some(*id) != kept)
+            .min_by_key(|id| (self.has_carried(*id), *id));
+        if let Some(id) = spare {
             cx.ike.forget(id);
             self.session_over(id, cx.now, cx);
         }
@@ -137,15 +154,15 @@ impl Tunnel {
         }
     }
 
-    /// Makes room: the oldest epoch that traffic does not use goes at once.
+    /// Makes room: an epoch that traffic does not use goes at once, first those that never carried
+    /// any.
     fn drop_spare_epoch(&mut self, cx: &mut Context<'_>) {
         let spare = self
             .epochs
             .iter()
             .filter(|epoch| !self.gate.uses(epoch.number) && !epoch.is_usable())
-            .map(|epoch| epoch.number)
-            .min();
-        let Some(number) = spare else {
+            .min_by_key(|epoch| (matches!(epoch.stage, Stage::Usable(_)), epoch.number));
+        let Some(number) = spare.map(|epoch| epoch.number) else {
             return;
         };
         if self.epoch(number).is_some_and(|epoch| !epoch.is_draining()) {
