@@ -1,1 +1,112 @@
-//! The configuration file: text to settings, or errors with a caret.
+//! The configuration file: text in, [`Config`] or [`Diagnostics`] out.
+//!
+//! [`load`] is pure: what it must read besides the text (pre-shared keys, policy templates) comes
+//! through [`Files`]. It goes on after a mistake, so that one run shows them all. The way of a
+//! file: `reader` (tables, types, unknown keys) → `values` (durations, networks, identities) →
+//! `tunnel` (one tunnel and what must fit inside it) → `checks` (what must fit between tunnels).
+
+mod checks;
+mod daemon;
+mod diagnostic;
+#[cfg(all(feature = "disk", unix))]
+mod disk;
+mod files;
+pub mod keys;
+mod mask;
+mod reader;
+pub mod template;
+mod traffic;
+mod tunnel;
+mod values;
+
+use std::sync::Arc;
+
+use epochgate_controller::config::Config;
+use toml::de::DeTable;
+
+pub use daemon::{DaemonSettings, LogLevel};
+pub use diagnostic::{Diagnostic, Diagnostics};
+#[cfg(all(feature = "disk", unix))]
+pub use disk::{Disk, ReadError, read_text};
+pub use files::{Files, SecretFile};
+pub use values::shown_duration;
+
+use crate::diagnostic::{Sink, quoted};
+use crate::keys::{FILE_LEN_MAX, KEYS, TUNNELS_MAX, UNSUPPORTED};
+use crate::reader::{Schema, Section};
+use crate::template::Templates;
+
+/// A whole configuration file, checked.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the controller is given.
+    pub config: Config,
+    /// What the daemon around it needs.
+    pub daemon: DaemonSettings,
+}
+
+/// Reads the configuration `text`; `name` is its file's name, for messages.
+///
+/// # Errors
+/// Every mistake that was found, with its place in the file.
+pub fn load(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Diagnostics> {
+    let mut sink = Sink::new(name, text);
+    let loaded = parse(text, &mut sink).and_then(|table| {
+        let schema = Schema {
+            known: KEYS,
+            unsupported: UNSUPPORTED,
+        };
+        read(schema, &table, files, &mut sink)
+    });
+    sink.finish(loaded)
+}
+
+/// The TOML syntax; all mistakes in it are reported, and none beyond it.
+fn parse<'t>(text: &'t str, sink: &mut Sink) -> Option<DeTable<'t>> {
+    if text.len() > FILE_LEN_MAX {
+        let title = format!("the file is longer than {} MiB", FILE_LEN_MAX >> 20);
+        sink.error(0..0, title, "");
+        return None;
+    }
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut previous = "";
+    for error in &errors {
+        // The same again is most often a consequence: each key of a table that is there twice.
+        if error.message() == previous {
+            continue;
+        }
+        previous = error.message();
+        let span = error.span().unwrap_or(0..0);
+        let mut lines = previous.lines();
+        let title = lines.next().unwrap_or("not TOML");
+        let detail = lines.collect::<Vec<_>>().join(", ");
+        sink.error(span, format!("not TOML: {title}"), detail);
+    }
+    errors.is_empty().then(|| table.into_inner())
+}
+
+fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Loaded> {
+    let root = Section::root(schema, table, sink);
+    let daemon = daemon::read(&root.section("daemon", sink), sink);
+    let mut templates = Templates::new(files, &daemon.policies);
+    let named = root.section("tunnel", sink).named(sink);
+    if named.len() > TUNNELS_MAX {
+        let (name, _) = &named[TUNNELS_MAX];
+        let title = format!("more than {TUNNELS_MAX} tunnels");
+        let label = format!("{} is one too many", quoted(name.value));
+        sink.error(name.span.clone(), title, label);
+        return None;
+    }
+    let drafts: Vec<_> = named
+        .iter()
+        .filter_map(|(name, section)| tunnel::read(name, section, &mut templates, files, sink))
+        .collect();
+    checks::between_tunnels(&drafts, sink);
+    let tunnels = drafts.into_iter().map(|draft| Arc::new(draft.config));
+    Some(Loaded {
+        config: Config {
+            tunnels: tunnels.collect(),
+        },
+        daemon,
+    })
+}

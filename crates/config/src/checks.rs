@@ -1,0 +1,83 @@
+//! What must fit between tunnels.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use epochgate_controller::config::{Identity, TunnelConfig};
+use ipnet::IpNet;
+
+use crate::diagnostic::Sink;
+use crate::traffic::pairs;
+use crate::tunnel::Draft;
+
+/// Compares every tunnel with those before it.
+pub(crate) fn between_tunnels(drafts: &[Draft], sink: &mut Sink) {
+    same_traffic(drafts, sink);
+    same_peer(drafts, sink);
+}
+
+/// The kernel has one policy for each direction and selector: two tunnels can't share one.
+fn same_traffic(drafts: &[Draft], sink: &mut Sink) {
+    let mut owners: HashMap<(IpNet, IpNet), &Draft> = HashMap::new();
+    for draft in drafts {
+        for (local, remote) in pairs(&draft.traffic) {
+            let Some(owner) = owners.get(&(local.value, remote.value)) else {
+                owners.insert((local.value, remote.value), draft);
+                continue;
+            };
+            let title = format!(
+                "tunnels {} and {} have the same traffic: {} to {}",
+                owner.config.name, draft.config.name, local.value, remote.value
+            );
+            let label = format!("also traffic of tunnel {}", draft.config.name);
+            let mut theirs = owner.traffic.remote.iter();
+            let place = theirs
+                .find(|at| at.value == remote.value)
+                .map_or(&owner.name_span, |at| &at.span);
+            sink.error(remote.span.clone(), title, label)
+                .also(
+                    place.clone(),
+                    format!("traffic of tunnel {}", owner.config.name),
+                )
+                .help("the kernel has one policy for it, and so one tunnel: change one of the two");
+            // One mistake says it for all pairs of these two tunnels.
+            break;
+        }
+    }
+}
+
+/// A responder finds the tunnel by the identities and the outer addresses.
+fn same_peer(drafts: &[Draft], sink: &mut Sink) {
+    let mut groups: HashMap<(&Identity, &Identity), Vec<&Draft>> = HashMap::new();
+    for draft in drafts {
+        let ids = (&draft.config.local.id, &draft.config.remote.id);
+        let earlier = groups.entry(ids).or_default();
+        let twin = earlier
+            .iter()
+            .find(|other| may_meet(&other.config, &draft.config));
+        if let Some(twin) = twin {
+            let title = format!(
+                "tunnels {} and {} can't be told apart when their peer begins",
+                twin.config.name, draft.config.name
+            );
+            let label = format!("the peer of tunnel {} too", draft.config.name);
+            sink.error(draft.remote_id_span.clone(), title, label)
+                .also(
+                    twin.remote_id_span.clone(),
+                    format!("the peer of tunnel {}", twin.config.name),
+                )
+                .help("give the ends of one tunnel an `id` of its own, or name all networks in one tunnel");
+        }
+        earlier.push(draft);
+    }
+}
+
+/// Whether one IKE message could belong to both, as far as addresses go.
+fn may_meet(left: &TunnelConfig, right: &TunnelConfig) -> bool {
+    let overlap = |a: Option<IpAddr>, b: Option<IpAddr>| match (a, b) {
+        (Some(a), Some(b)) => a == b,
+        (None, _) | (_, None) => true,
+    };
+    overlap(left.local.address, right.local.address)
+        && overlap(left.remote.address, right.remote.address)
+}

@@ -1,0 +1,160 @@
+//! Every key that a configuration file may have, and the bounds of its numbers.
+//!
+//! The reader refuses what is not here; `docs/configuration.md` describes the same list, and a
+//! test compares the two.
+
+use std::time::Duration;
+
+/// Stands for a tunnel's name in [`KEYS`].
+pub const ANY_NAME: &str = "NAME";
+
+/// Every key with its whole path; a section (table) is a key too.
+pub const KEYS: &[&str] = &[
+    "daemon",
+    "daemon.socket",
+    "daemon.state-dir",
+    "daemon.policies",
+    "daemon.log",
+    "tunnel",
+    "tunnel.NAME",
+    "tunnel.NAME.role",
+    "tunnel.NAME.policy",
+    "tunnel.NAME.start",
+    "tunnel.NAME.nat-t",
+    "tunnel.NAME.on-stop",
+    "tunnel.NAME.local",
+    "tunnel.NAME.local.address",
+    "tunnel.NAME.local.id",
+    "tunnel.NAME.local.psk-file",
+    "tunnel.NAME.remote",
+    "tunnel.NAME.remote.address",
+    "tunnel.NAME.remote.id",
+    "tunnel.NAME.traffic",
+    "tunnel.NAME.traffic.local",
+    "tunnel.NAME.traffic.remote",
+    "tunnel.NAME.ping",
+    "tunnel.NAME.ping.source",
+    "tunnel.NAME.ping.target",
+    "tunnel.NAME.ping.interval",
+    "tunnel.NAME.ping.attempts",
+    "tunnel.NAME.ping.idle",
+    "tunnel.NAME.epoch",
+    "tunnel.NAME.epoch.lifetime",
+    "tunnel.NAME.epoch.wait",
+    "tunnel.NAME.epoch.drain",
+    "tunnel.NAME.algorithms",
+    "tunnel.NAME.algorithms.ike",
+    "tunnel.NAME.algorithms.ike.cipher",
+    "tunnel.NAME.algorithms.ike.prf",
+    "tunnel.NAME.algorithms.ike.group",
+    "tunnel.NAME.algorithms.esp",
+    "tunnel.NAME.algorithms.esp.cipher",
+    "tunnel.NAME.algorithms.esp.group",
+];
+
+/// Keys that this version does not know though people may expect them, and what to say.
+pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
+    (
+        "tunnel.NAME.ping.proof",
+        "this version proves epochs by an answered ICMP echo alone: remove the key",
+    ),
+    (
+        "tunnel.NAME.epoch.server-rekey",
+        "this version accepts rekeys that either end starts: remove the key",
+    ),
+    (
+        "tunnel.NAME.local.psk",
+        "put the secret into a file of its own (chmod 600) and name it: psk-file = \"/etc/epochgate/NAME.psk\"",
+    ),
+    (
+        "tunnel.NAME.remote.psk",
+        "one secret serves both ends: put it into a file (chmod 600) and name that under `local` as psk-file",
+    ),
+    (
+        "tunnel.NAME.remote.psk-file",
+        "one secret serves both ends: name its file under `local`",
+    ),
+];
+
+/// Keys directly in the section with this path, without the path.
+pub(crate) fn of_section<'k>(
+    known: &'k [&'k str],
+    section: &'k str,
+) -> impl Iterator<Item = &'k str> {
+    known.iter().filter_map(move |key| {
+        let name = match section {
+            "" => key,
+            _ => key.strip_prefix(section)?.strip_prefix('.')?,
+        };
+        (!name.contains('.')).then_some(name)
+    })
+}
+
+/// Least and greatest value of a number or duration, and what it is when it is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds<T> {
+    /// Least value.
+    pub least: T,
+    /// Greatest value.
+    pub most: T,
+    /// Value of an absent key.
+    pub default: T,
+}
+
+/// `ping.interval`: below 10 ms a lost reply can't be told from a slow path.
+pub const PING_INTERVAL: Bounds<Duration> = Bounds {
+    least: Duration::from_millis(10),
+    most: Duration::from_secs(60),
+    default: Duration::from_millis(250),
+};
+
+/// `ping.attempts`.
+pub const PING_ATTEMPTS: Bounds<u32> = Bounds {
+    least: 1,
+    most: 100,
+    default: 4,
+};
+
+/// `ping.idle`.
+pub const PING_IDLE: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(3600),
+    default: Duration::from_secs(10),
+};
+
+/// `epoch.lifetime`.
+pub const EPOCH_LIFETIME: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(10),
+    most: Duration::from_secs(7 * 24 * 3600),
+    default: Duration::from_secs(3600),
+};
+
+/// `epoch.drain`.
+pub const EPOCH_DRAIN: Bounds<Duration> = Bounds {
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(60),
+    default: Duration::from_secs(2),
+};
+
+/// Octets of a configuration file at most.
+pub const FILE_LEN_MAX: usize = 4 << 20;
+/// Tunnels at most: each takes two of the 65,536 reqids that are ours.
+pub const TUNNELS_MAX: usize = 4096;
+/// Characters of a tunnel's name at most.
+pub const NAME_LEN_MAX: usize = 64;
+/// Pairs of one local and one remote network at most; each is three policies in the kernel.
+pub const PAIRS_MAX: usize = 64;
+/// Octets of a pre-shared key at least: 128 bits, if they are random (RFC 7296 §2.15 asks for as
+/// much as the strongest key that is negotiated).
+pub const PSK_LEN_MIN: usize = 16;
+/// Octets of a pre-shared key at most.
+pub const PSK_LEN_MAX: usize = 1024;
+/// Octets of an identity at most; a host name has no more (RFC 1035 §2.3.4).
+pub const IDENTITY_LEN_MAX: usize = 253;
+
+/// Where the daemon listens for the command line.
+pub const DEFAULT_SOCKET: &str = "/run/epochgate/control.sock";
+/// What the daemon must remember while the host is up.
+pub const DEFAULT_STATE_DIR: &str = "/run/epochgate";
+/// Where policy templates are installed.
+pub const DEFAULT_POLICIES: &str = "/usr/share/epochgate/xfrm-policies";

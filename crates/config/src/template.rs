@@ -1,0 +1,230 @@
+//! Policy templates (`xfrm-policies/*.toml`): how the policies of a tunnel look in the kernel.
+//!
+//! A tunnel names one. It is looked for in the directory of templates, then among those that are
+//! built in, so that a tunnel works without an installation.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use epochgate_controller::config::{PolicyTemplate, Role};
+use ipnet::IpNet;
+
+use crate::diagnostic::{Diagnostics, Sink, listed, nearest, quoted};
+use crate::files::Files;
+use crate::keys::Bounds;
+use crate::reader::{At, Schema, Section};
+use crate::values;
+
+/// The templates that are built in: names and texts.
+pub const BUILT_IN: [(&str, &str); 3] = [
+    (
+        "site-to-site",
+        include_str!("../../../xfrm-policies/site-to-site.toml"),
+    ),
+    (
+        "host-to-host",
+        include_str!("../../../xfrm-policies/host-to-host.toml"),
+    ),
+    (
+        "road-warrior",
+        include_str!("../../../xfrm-policies/road-warrior.toml"),
+    ),
+];
+
+/// Every key that a template may have.
+pub const TEMPLATE_KEYS: &[&str] = &[
+    "description",
+    "forward",
+    "exempt-neighbour-discovery",
+    "routes",
+    "priority",
+    "traffic",
+    "traffic.client",
+    "traffic.client.local",
+    "traffic.client.remote",
+    "traffic.server",
+    "traffic.server.local",
+    "traffic.server.remote",
+];
+
+/// The outer address of that end, as a network of one host.
+const OUTER: &str = "%outer";
+
+/// `priority`: room below for exemptions, and above for the widths of selectors.
+const PRIORITY: Bounds<u32> = Bounds {
+    least: 1000,
+    most: 1_000_000_000,
+    default: 254_700,
+};
+
+/// Networks that a template gives to an end that names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultNetwork {
+    /// This one, if the other end has networks of its family.
+    Network(IpNet),
+    /// The end's outer address alone.
+    Outer,
+}
+
+/// The networks for the ends of a tunnel; an empty list: the tunnel must name them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultTraffic {
+    /// Our side.
+    pub local: Vec<DefaultNetwork>,
+    /// The peer's side.
+    pub remote: Vec<DefaultNetwork>,
+}
+
+/// A template file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// What the controller needs of it.
+    pub policy: PolicyTemplate,
+    /// One line for a person.
+    pub description: String,
+    client: DefaultTraffic,
+    server: DefaultTraffic,
+}
+
+impl Template {
+    /// The networks of a tunnel in this role that names none itself.
+    #[must_use]
+    pub fn default_traffic(&self, role: Role) -> &DefaultTraffic {
+        match role {
+            Role::Client => &self.client,
+            Role::Server => &self.server,
+        }
+    }
+}
+
+/// Reads the template `name` from `text`; `file` is for messages.
+///
+/// # Errors
+/// Every mistake that was found.
+pub fn parse(name: &str, file: &str, text: &str) -> Result<Template, Diagnostics> {
+    let mut sink = Sink::new(file, text);
+    let template = crate::parse(text, &mut sink).map(|table| {
+        let schema = Schema {
+            known: TEMPLATE_KEYS,
+            unsupported: &[],
+        };
+        let root = Section::root(schema, &table, &mut sink);
+        let mut flag = |key: &str, default| {
+            let found = root.flag(key, &mut sink);
+            found.map_or(default, |flag| flag.value)
+        };
+        let policy = PolicyTemplate {
+            name: name.to_owned(),
+            forward: flag("forward", false),
+            exempt_neighbour_discovery: flag("exempt-neighbour-discovery", true),
+            routes: flag("routes", true),
+            priority: values::read_number(&root, "priority", PRIORITY, &mut sink),
+        };
+        let traffic = root.section("traffic", &mut sink);
+        let description = root.text("description", &mut sink);
+        Template {
+            policy,
+            description: description.map_or_else(String::new, |text| text.value.to_owned()),
+            client: default_traffic(&traffic.section("client", &mut sink), &mut sink),
+            server: default_traffic(&traffic.section("server", &mut sink), &mut sink),
+        }
+    });
+    sink.finish(template)
+}
+
+fn default_traffic(section: &Section<'_>, sink: &mut Sink) -> DefaultTraffic {
+    let mut networks = |key| {
+        let texts = section.texts(key, sink).map(|texts| texts.value);
+        let read = |text: At<&str>| match text.value {
+            OUTER => Some(DefaultNetwork::Outer),
+            _ => values::network(&text, sink).map(DefaultNetwork::Network),
+        };
+        texts.into_iter().flatten().filter_map(read).collect()
+    };
+    DefaultTraffic {
+        local: networks("local"),
+        remote: networks("remote"),
+    }
+}
+
+/// The templates of one run; each is read once.
+pub(crate) struct Templates<'f> {
+    files: &'f dyn Files,
+    directory: PathBuf,
+    read: BTreeMap<String, Option<Template>>,
+}
+
+impl<'f> Templates<'f> {
+    pub(crate) fn new(files: &'f dyn Files, directory: &Path) -> Self {
+        Self {
+            files,
+            directory: directory.to_owned(),
+            read: BTreeMap::new(),
+        }
+    }
+
+    /// The template that `name` names. Mistakes are reported where they are: in the template, once,
+    /// or at `name`.
+    pub(crate) fn find(&mut self, name: &At<&str>, sink: &mut Sink) -> Option<Template> {
+        if let Some(known) = self.read.get(name.value) {
+            return known.clone();
+        }
+        let template = match self.text(name.value) {
+            Ok(Some((file, text))) => match parse(name.value, &file, &text) {
+                Ok(template) => Some(template),
+                Err(mistakes) => {
+                    sink.append(mistakes);
+                    None
+                }
+            },
+            Ok(None) => {
+                self.refuse_unknown(name, sink);
+                return None;
+            }
+            Err(error) => {
+                let title = format!("the policy template {} can't be read", quoted(name.value));
+                sink.error(name.span.clone(), title, error.to_string());
+                return None;
+            }
+        };
+        self.read.insert(name.value.to_owned(), template.clone());
+        template
+    }
+
+    fn text(&self, name: &str) -> std::io::Result<Option<(String, String)>> {
+        if !is_template_name(name) {
+            return Ok(None);
+        }
+        if let Some(text) = self.files.template(&self.directory, name)? {
+            let file = self.directory.join(format!("{name}.toml"));
+            return Ok(Some((file.display().to_string(), text)));
+        }
+        let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
+        Ok(built_in.map(|(name, text)| (format!("built-in {name}.toml"), (*text).to_owned())))
+    }
+
+    fn refuse_unknown(&self, name: &At<&str>, sink: &mut Sink) {
+        let mut names = self.files.template_names(&self.directory);
+        names.retain(|name| is_template_name(name));
+        names.extend(BUILT_IN.iter().map(|(name, _)| (*name).to_owned()));
+        names.sort();
+        names.dedup();
+        let title = format!("there is no policy template {}", quoted(name.value));
+        let label = format!("{} are there", listed(&names).replace(" or ", " and "));
+        let mistake = sink.error(name.span.clone(), title, label);
+        if let Some(meant) = nearest(name.value, &names) {
+            mistake.help(format!("did you mean {}?", quoted(meant)));
+        }
+        mistake.help(format!(
+            "templates of your own go into {}",
+            self.directory.display()
+        ));
+    }
+}
+
+/// A name that can't lead out of the directory.
+fn is_template_name(name: &str) -> bool {
+    const LEN_MAX: usize = 64;
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+    (1..=LEN_MAX).contains(&name.len()) && name.bytes().all(plain)
+}

@@ -1,0 +1,442 @@
+//! One `[tunnel.NAME]`: from its sections to a [`TunnelConfig`], with everything checked that one
+//! tunnel alone can get wrong.
+
+use std::net::IpAddr;
+
+use epochgate_controller::Secret;
+use epochgate_controller::config::{
+    End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig, Role, Start,
+    TunnelConfig, TunnelName,
+};
+use epochgate_controller::crypto::{Cipher, Group, Prf};
+
+use crate::diagnostic::{Sink, Span, quoted};
+use crate::files::Files;
+use crate::keys::{
+    EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
+    PSK_LEN_MAX, PSK_LEN_MIN,
+};
+use crate::reader::{At, Section};
+use crate::template::Templates;
+use crate::traffic::{self, Surroundings, Traffic};
+use crate::values::{self, ANY, read_duration, read_number, read_word, read_words, shown_duration};
+
+const ROLES: [(&str, Role); 2] = [("client", Role::Client), ("server", Role::Server)];
+const STARTS: [(&str, Start); 3] = [
+    ("on-demand", Start::OnDemand),
+    ("always", Start::Always),
+    ("listen", Start::Listen),
+];
+const NAT_TRAVERSALS: [(&str, NatTraversal); 2] =
+    [("auto", NatTraversal::Auto), ("off", NatTraversal::Off)];
+const ON_STOPS: [(&str, OnStop); 2] = [("block", OnStop::Block), ("remove", OnStop::Remove)];
+const CIPHERS: [(&str, Cipher); 2] = [
+    ("aes256gcm16", Cipher::AesGcm256),
+    ("aes128gcm16", Cipher::AesGcm128),
+];
+const PRFS: [(&str, Prf); 3] = [
+    ("hmac-sha256", Prf::HmacSha256),
+    ("hmac-sha384", Prf::HmacSha384),
+    ("hmac-sha512", Prf::HmacSha512),
+];
+const GROUPS: [(&str, Group); 3] = [
+    ("x25519", Group::X25519),
+    ("p256", Group::P256),
+    ("p384", Group::P384),
+];
+
+/// Permission bits that a secret's file must not have: writable by its group, anything for others.
+const FORBIDDEN_MODE: u32 = 0o027;
+
+/// A tunnel that is right in itself, with the places that checks between tunnels point at.
+pub(crate) struct Draft {
+    pub(crate) config: TunnelConfig,
+    pub(crate) name_span: Span,
+    pub(crate) remote_id_span: Span,
+    pub(crate) traffic: Traffic,
+}
+
+/// Reads one tunnel. `None`: something was reported.
+pub(crate) fn read(
+    name: &At<&str>,
+    section: &Section<'_>,
+    templates: &mut Templates<'_>,
+    files: &dyn Files,
+    sink: &mut Sink,
+) -> Option<Draft> {
+    let before = sink.count();
+    check_name(name, sink);
+    let role = read_word(section, "role", &ROLES, sink).map(|role| role.value);
+    if !section.has("role") {
+        section.missing("role", "role = \"client\" or role = \"server\"", sink);
+    }
+    let local_section = section.section("local", sink);
+    let remote_section = section.section("remote", sink);
+    if !section.has("local") {
+        let example =
+            "local = { id = \"branch.example\", psk-file = \"/etc/epochgate/branch.psk\" }";
+        section.missing("local", example, sink);
+    }
+    if !section.has("remote") {
+        section.missing("remote", "remote = { address = \"203.0.113.1\" }", sink);
+    }
+    let local = read_end(&local_section, "branch.example", sink);
+    let remote = read_end(&remote_section, "hq.example", sink);
+    let psk = read_psk(&local_section, files, sink);
+    check_outer_families(&local, &remote, sink);
+    let start = read_word(section, "start", &STARTS, sink);
+    check_reachable(section, role, &remote, start.as_ref(), sink);
+    let nat_traversal = read_word(section, "nat-t", &NAT_TRAVERSALS, sink);
+    let on_stop = read_word(section, "on-stop", &ON_STOPS, sink);
+
+    let policy = section.text("policy", sink);
+    if !section.has("policy") {
+        section.missing("policy", "policy = \"site-to-site\"", sink);
+    }
+    let template = policy.and_then(|name| {
+        let template = templates.find(&name, sink)?;
+        Some((template, name.span))
+    });
+    let traffic_section = section.section("traffic", sink);
+    let traffic = match (role, &template) {
+        (Some(role), Some((template, policy_span))) => {
+            let around = Surroundings {
+                role,
+                template,
+                local_address: local.address.value,
+                remote_address: remote.address.value,
+                policy_span: policy_span.clone(),
+            };
+            traffic::read(&traffic_section, &around, sink)
+        }
+        _ => None,
+    };
+    let epoch = read_epoch(&section.section("epoch", sink), sink);
+    let ping_section = section.section("ping", sink);
+    let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
+    let algorithms = section.section("algorithms", sink);
+    let ike = read_ike_suite(&algorithms.section("ike", sink), sink);
+    let esp = read_esp_suite(&algorithms.section("esp", sink), sink);
+
+    if sink.count() > before {
+        return None;
+    }
+    let (role, traffic, (template, _)) = (role?, traffic?, template?);
+    let (local_id, remote_id) = (local.id?, remote.id?);
+    let networks = |side: &[At<_>]| side.iter().map(|at| at.value).collect();
+    let config = TunnelConfig {
+        name: TunnelName(name.value.into()),
+        role,
+        local: End {
+            address: local.address.value,
+            id: local_id.value,
+        },
+        remote: End {
+            address: remote.address.value,
+            id: remote_id.value,
+        },
+        psk: psk?,
+        local_traffic: networks(&traffic.local),
+        remote_traffic: networks(&traffic.remote),
+        template: template.policy,
+        start: start.map_or(default_start(role), |start| start.value),
+        nat_traversal: nat_traversal.map_or(NatTraversal::Auto, |value| value.value),
+        on_stop: on_stop.map_or(OnStop::Block, |value| value.value),
+        ping,
+        epoch,
+        ike,
+        esp,
+    };
+    Some(Draft {
+        config,
+        name_span: name.span.clone(),
+        remote_id_span: remote_id.span,
+        traffic,
+    })
+}
+
+/// A client starts with its first packet; a server waits for its client.
+const fn default_start(role: Role) -> Start {
+    match role {
+        Role::Client => Start::OnDemand,
+        Role::Server => Start::Listen,
+    }
+}
+
+fn check_name(name: &At<&str>, sink: &mut Sink) {
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+    let begins = name.value.bytes().next();
+    let good = begins.is_some_and(|octet| octet.is_ascii_alphanumeric())
+        && name.value.len() <= NAME_LEN_MAX
+        && name.value.bytes().all(plain);
+    if !good {
+        let title = format!("{} can't be a tunnel's name", quoted(name.value));
+        sink.error(name.span.clone(), title, "not a plain name")
+            .help(format!(
+                "letters, digits, -, _ and dots, at most {NAME_LEN_MAX}, beginning with a letter or digit"
+            ));
+    }
+}
+
+/// One end, as far as it could be read.
+struct ReadEnd {
+    address: At<Option<IpAddr>>,
+    /// No address is given, or `%any` (rather than a wrong one).
+    is_any: bool,
+    /// `None`: reported.
+    id: Option<At<Identity>>,
+}
+
+fn read_end(section: &Section<'_>, example_id: &str, sink: &mut Sink) -> ReadEnd {
+    let text = section.text("address", sink);
+    let is_any = match &text {
+        Some(text) => text.value == ANY,
+        None => section.is_present() && !section.has("address"),
+    };
+    let span = text
+        .as_ref()
+        .map_or(section.span(), |text| text.span.clone());
+    let value = text
+        .filter(|text| text.value != ANY)
+        .and_then(|text| values::outer_address(&text, sink));
+    let id = match (section.text("id", sink), value) {
+        (Some(text), _) => values::identity(&text, sink).map(|value| At {
+            value,
+            span: text.span,
+        }),
+        (None, Some(value)) => Some(At {
+            value: Identity::Address(value),
+            span: span.clone(),
+        }),
+        (None, None) => {
+            if section.is_present() && !section.has("id") && is_any {
+                let example =
+                    format!("id = {example_id:?}; only with an address can it be left out");
+                section.missing("id", &example, sink);
+            }
+            None
+        }
+    };
+    ReadEnd {
+        address: At { value, span },
+        is_any,
+        id,
+    }
+}
+
+fn check_outer_families(local: &ReadEnd, remote: &ReadEnd, sink: &mut Sink) {
+    let (Some(ours), Some(theirs)) = (local.address.value, remote.address.value) else {
+        return;
+    };
+    if ours.is_ipv4() != theirs.is_ipv4() {
+        let title = "the ends have addresses of different IP versions";
+        sink.error(remote.address.span.clone(), title, theirs.to_string())
+            .also(local.address.span.clone(), ours.to_string())
+            .help("ESP goes from one of these addresses to the other: use one IP version");
+    }
+}
+
+/// Who starts must know where the peer is.
+fn check_reachable(
+    section: &Section<'_>,
+    role: Option<Role>,
+    remote: &ReadEnd,
+    start: Option<&At<Start>>,
+    sink: &mut Sink,
+) {
+    if !remote.is_any {
+        return;
+    }
+    let at = remote.address.span.clone();
+    match (role, start.map(|start| start.value)) {
+        (Some(Role::Client), _) => {
+            sink.error(
+                at,
+                "a client must know its server's address",
+                "no address here",
+            )
+            .help("remote = { address = \"203.0.113.1\" }, for example");
+        }
+        (_, Some(Start::Always | Start::OnDemand)) => {
+            let span = start.map_or(section.span(), |start| start.span.clone());
+            sink.error(
+                span,
+                "a tunnel with any peer can't be started from here",
+                "starts from here",
+            )
+            .also(at, "any peer")
+            .help("write start = \"listen\", or give the peer's address");
+        }
+        (_, Some(Start::Listen) | None) => {}
+    }
+}
+
+fn read_psk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
+    let Some(path) = section.text("psk-file", sink) else {
+        if section.is_present() && !section.has("psk-file") && !section.has("psk") {
+            let example = "psk-file = \"/etc/epochgate/NAME.psk\", a file that holds the secret";
+            section.missing("psk-file", example, sink);
+        }
+        return None;
+    };
+    let shown = quoted(path.value);
+    let file = match files.secret(path.value) {
+        Ok(file) => file,
+        Err(error) => {
+            let title = format!("the secret in {shown} can't be read");
+            let mistake = sink.error(path.span, title, error.to_string());
+            match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    mistake.help(format!(
+                        "make one: (umask 077; openssl rand -base64 32 > {})",
+                        path.value.escape_debug()
+                    ));
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    mistake.help("this needs the rights of the file's owner, usually root");
+                }
+                _ => {}
+            }
+            return None;
+        }
+    };
+    if file.mode & FORBIDDEN_MODE != 0 {
+        let title = format!("the secret in {shown} is open to other users");
+        sink.error(path.span, title, format!("mode {:04o}", file.mode))
+            .help(format!("chmod 600 {}", path.value.escape_debug()));
+        return None;
+    }
+    let octets = file.octets.as_slice();
+    let secret = octets.strip_suffix(b"\n").unwrap_or(octets);
+    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    if !(PSK_LEN_MIN..=PSK_LEN_MAX).contains(&secret.len()) {
+        let size = if secret.len() < PSK_LEN_MIN {
+            "short"
+        } else {
+            "long"
+        };
+        let title = format!("the secret in {shown} is too {size}");
+        let label = format!("{PSK_LEN_MIN} to {PSK_LEN_MAX} octets are wanted");
+        sink.error(path.span, title, label)
+            .help("a good one: openssl rand -base64 32");
+        return None;
+    }
+    Some(Secret::from(secret))
+}
+
+fn read_epoch(section: &Section<'_>, sink: &mut Sink) -> EpochConfig {
+    let lifetime = read_duration(section, "lifetime", EPOCH_LIFETIME, sink);
+    let drain = read_duration(section, "drain", EPOCH_DRAIN, sink);
+    if drain.value >= lifetime.value {
+        let title = "an old epoch would drain for longer than an epoch lives";
+        sink.error(drain.span, title, shown_duration(drain.value))
+            .also(lifetime.span, shown_duration(lifetime.value));
+    }
+    EpochConfig {
+        lifetime: lifetime.value,
+        wait: section.flag("wait", sink).is_none_or(|wait| wait.value),
+        drain: drain.value,
+    }
+}
+
+fn read_ping(
+    section: &Section<'_>,
+    traffic: Option<&Traffic>,
+    epoch: &EpochConfig,
+    sink: &mut Sink,
+) -> PingConfig {
+    let mut inside = |key: &str, side: &str| {
+        let text = section.text(key, sink)?;
+        let value = values::address(&text, sink)?;
+        let networks = traffic.map(|traffic| match side {
+            "local" => &traffic.local,
+            _ => &traffic.remote,
+        });
+        if let Some(networks) = networks
+            && !networks
+                .iter()
+                .any(|network| network.value.contains(&value))
+        {
+            let title = format!(
+                "{} {value} is outside the {side} traffic",
+                quoted(&format!("ping.{key}"))
+            );
+            let shown: Vec<_> = networks.iter().map(|at| at.value.to_string()).collect();
+            sink.error(
+                text.span.clone(),
+                title,
+                format!("outside {}", shown.join(", ")),
+            )
+            .help(format!(
+                "a control ping goes through the tunnel: name an address inside traffic.{side}"
+            ));
+            return None;
+        }
+        Some(At {
+            value,
+            span: text.span,
+        })
+    };
+    let source = inside("source", "local");
+    let target = inside("target", "remote");
+    if let (Some(source), Some(target)) = (&source, &target)
+        && source.value.is_ipv4() != target.value.is_ipv4()
+    {
+        let title = "the ping's source and target are of different IP versions";
+        sink.error(target.span.clone(), title, "target")
+            .also(source.span.clone(), "source");
+    }
+    let interval = read_duration(section, "interval", PING_INTERVAL, sink);
+    let attempts = read_number(section, "attempts", PING_ATTEMPTS, sink);
+    let series = interval.value.saturating_mul(attempts);
+    if series >= epoch.lifetime {
+        let title = "pinging would go on for longer than an epoch lives";
+        let label = format!("{attempts} pings take {}", shown_duration(series));
+        sink.error(interval.span, title, label).help(format!(
+            "an epoch lives for {}",
+            shown_duration(epoch.lifetime)
+        ));
+    }
+    PingConfig {
+        source: source.map(|at| at.value),
+        target: target.map(|at| at.value),
+        interval: interval.value,
+        attempts,
+        idle: read_duration(section, "idle", PING_IDLE, sink).value,
+    }
+}
+
+fn read_ike_suite(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
+    IkeSuite {
+        ciphers: at_least_one(section, "cipher", &CIPHERS, sink),
+        prfs: at_least_one(section, "prf", &PRFS, sink),
+        groups: at_least_one(section, "group", &GROUPS, sink),
+    }
+}
+
+fn read_esp_suite(section: &Section<'_>, sink: &mut Sink) -> EspSuite {
+    let groups = read_words(section, "group", &GROUPS, sink);
+    EspSuite {
+        ciphers: at_least_one(section, "cipher", &CIPHERS, sink),
+        groups: groups.map_or_else(|| vec![Group::X25519], |groups| groups.value),
+    }
+}
+
+/// The list of `key`, or all there is when it is absent.
+fn at_least_one<T: Copy + PartialEq>(
+    section: &Section<'_>,
+    key: &str,
+    words: &[(&str, T)],
+    sink: &mut Sink,
+) -> Vec<T> {
+    let every = || words.iter().map(|(_, value)| *value).collect();
+    match read_words(section, key, words, sink) {
+        Some(list) if list.value.is_empty() => {
+            let title = format!("{} is empty", quoted(key));
+            sink.error(list.span, title, "at least one is wanted");
+            every()
+        }
+        Some(list) => list.value,
+        None => every(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Wrong configurations: each kind of mistake and exactly what the operator reads.
+
+mod common;
+
+use common::{Memory, SECRET};
+use epochgate_config::load;
+
+const RIGHT: &str = r#"[tunnel.branch]
+role    = "client"
+local   = { address = "%any", id = "branch.example", psk-file = "/good.psk" }
+remote  = { address = "203.0.113.1", id = "hq.example" }
+policy  = "site-to-site"
+traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
+"#;
+
+fn refused(text: &str) -> String {
+    refused_with(&Memory::default(), text)
+}
+
+fn refused_with(files: &Memory, text: &str) -> String {
+    let message = match load("epochgate.toml", text, files) {
+        Ok(_) => "no mistake was found".to_owned(),
+        Err(mistakes) => mistakes.to_string(),
+    };
+    assert!(!message.contains(SECRET), "{message}");
+    message
+}
+
+/// [`RIGHT`] with one text in it replaced.
+fn with(old: &str, new: &str) -> String {
+    assert!(RIGHT.contains(old));
+    refused(&RIGHT.replace(old, new))
+}
+
+/// [`RIGHT`] with more lines behind it.
+fn and(more: &str) -> String {
+    refused(&format!("{RIGHT}{more}"))
+}
+
+/// A mistake a test: its name is the snapshot's.
+macro_rules! mistakes {
+    ($($name:ident: $message:expr,)*) => {$(
+        #[test]
+        fn $name() {
+            insta::with_settings!({omit_expression => true}, {
+                insta::assert_snapshot!(stringify!($name), $message);
+            });
+        }
+    )*};
+}
+
+mistakes! {
+    syntax_that_is_not_toml: refused("[tunnel.branch]\nrole = client\nlocal = {\n\n[daemon\n"),
+    the_same_key_twice: with("policy", "role = \"server\"\npolicy"),
+    the_same_tunnel_twice: refused(&format!("{RIGHT}{RIGHT}")),
+    an_unknown_key_with_a_near_miss: and("[tunnel.branch.ping]\nintervall = \"1s\"\n"),
+    an_unknown_key_with_underscores: with("psk-file", "psk_file"),
+    an_unknown_key_that_is_known_elsewhere: with("policy", "lifetime = \"1h\"\npolicy"),
+    an_unknown_key_far_from_all: with("policy", "colour = \"blue\"\npolicy"),
+    an_unknown_section: and("[tunnels.x]\n"),
+    a_proof_that_is_not_supported: and("[tunnel.branch.ping]\nproof = \"any-inbound\"\n"),
+    server_rekey_that_is_not_supported: and("[tunnel.branch.epoch]\nserver-rekey = \"ignore\"\n"),
+    a_value_of_the_wrong_type: with("\"site-to-site\"", "3"),
+    a_table_that_is_a_text: with(r#"{ local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }"#, r#""all""#),
+    a_lone_text_for_a_list: with(r#"["10.1.0.0/16"]"#, r#""10.1.0.0/16""#),
+    a_word_that_is_no_value: with(r#""client""#, r#""cleint""#),
+    a_word_far_from_all: and("[daemon]\nlog = \"everything\"\n"),
+    role_missing: with("role    = \"client\"\n", ""),
+    remote_missing: with("remote  = { address = \"203.0.113.1\", id = \"hq.example\" }\n", ""),
+    local_missing: with("local   = { address = \"%any\", id = \"branch.example\", psk-file = \"/good.psk\" }\n", ""),
+    policy_missing: with("policy  = \"site-to-site\"\n", ""),
+    traffic_missing: with("traffic = { local = [\"10.1.0.0/16\"], remote = [\"10.2.0.0/16\"] }\n", ""),
+    id_missing: with(", id = \"branch.example\"", ""),
+    a_name_with_a_blank: refused(&RIGHT.replace("tunnel.branch", "tunnel.\"the branch\"")),
+    an_identity_with_an_at_sign_first: with("hq.example", "@hq.example"),
+    an_identity_like_a_mistyped_address: with("hq.example", "203.0.113.300"),
+    an_identity_with_broken_hexadecimal: with("hq.example", "keyid:abc"),
+    an_address_that_is_none: with("203.0.113.1", "hq.example.com"),
+    an_address_with_a_prefix_length: with("203.0.113.1", "203.0.113.1/24"),
+    an_address_that_no_peer_has: with("203.0.113.1", "224.0.0.1"),
+    an_address_that_is_link_local: with("203.0.113.1", "fe80::1"),
+    ends_of_different_ip_versions: with("%any", "2001:db8::1"),
+    a_client_without_a_server: with("address = \"203.0.113.1\", ", ""),
+    a_start_towards_anybody: refused(
+        &RIGHT.replace("client", "server").replace("203.0.113.1", "%any").replace("policy", "start   = \"always\"\npolicy"),
+    ),
+    a_secret_in_the_file_itself: with("psk-file = \"/good.psk\"", "psk = \"correct-horse-battery-staple\""),
+    a_secret_on_a_line_with_bad_syntax: with("psk-file = \"/good.psk\" }", "psk = \"correct-horse-battery-staple }"),
+    a_secret_in_a_file_that_is_missing: with("/good.psk", "/none.psk"),
+    a_secret_in_a_file_that_is_locked: with("/good.psk", "/locked.psk"),
+    a_secret_that_others_can_read: with("/good.psk", "/open.psk"),
+    a_secret_that_is_too_short: with("/good.psk", "/short.psk"),
+    a_secret_that_is_too_long: with("/good.psk", "/long.psk"),
+    a_secret_that_is_missing: with(", psk-file = \"/good.psk\"", ""),
+    a_network_with_host_bits: with("10.1.0.0/16", "10.1.2.3/16"),
+    a_network_with_a_wrong_prefix_length: with("10.1.0.0/16", "10.1.0.0/33"),
+    a_network_that_is_none: with("10.1.0.0/16", "lan"),
+    a_network_twice: with("[\"10.1.0.0/16\"]", "[\"10.1.0.0/16\", \"10.1.0.0/16\"]"),
+    no_traffic_on_one_side: with("[\"10.2.0.0/16\"]", "[]"),
+    networks_without_a_counterpart: with("[\"10.2.0.0/16\"]", "[\"2001:db8:2::/48\"]"),
+    one_network_without_a_counterpart: with("[\"10.2.0.0/16\"]", "[\"10.2.0.0/16\", \"2001:db8:2::/48\"]"),
+    too_many_pairs: nine_times_nine_networks(),
+    a_policy_template_that_is_not_there: with("site-to-site", "site-to-sight"),
+    a_policy_template_outside_its_directory: with("site-to-site", "../../etc/passwd"),
+    a_policy_template_that_is_locked: with("site-to-site", "locked"),
+    a_policy_template_with_a_mistake: refused_with(
+        &Memory::default().with_template("own", "forwards = true\npriority = 3\n"),
+        &RIGHT.replace("site-to-site", "own"),
+    ),
+    outer_addresses_as_traffic_without_an_address: refused(
+        "[tunnel.pair]\nrole = \"client\"\nlocal = { id = \"a\", psk-file = \"/good.psk\" }\n\
+         remote = { address = \"203.0.113.1\" }\npolicy = \"host-to-host\"\n",
+    ),
+    a_ping_target_outside: and("[tunnel.branch.ping]\ntarget = \"10.1.0.1\"\n"),
+    a_ping_source_outside: and("[tunnel.branch.ping]\nsource = \"192.0.2.1\"\n"),
+    a_ping_between_ip_versions: refused(&format!(
+        "{}[tunnel.branch.ping]\nsource = \"10.1.0.1\"\ntarget = \"2001:db8:2::1\"\n",
+        RIGHT.replace("/16\"]", "/16\", \"2001:db8:2::/48\"]")
+    )),
+    a_ping_interval_out_of_bounds: and("[tunnel.branch.ping]\ninterval = \"1ms\"\n"),
+    a_duration_without_a_unit: and("[tunnel.branch.epoch]\nlifetime = \"3600\"\n"),
+    a_duration_as_a_number: and("[tunnel.branch.epoch]\nlifetime = 3600\n"),
+    ping_attempts_out_of_bounds: and("[tunnel.branch.ping]\nattempts = 0\n"),
+    pinging_longer_than_an_epoch_lives: and(
+        "[tunnel.branch.ping]\ninterval = \"5s\"\n[tunnel.branch.epoch]\nlifetime = \"15s\"\n",
+    ),
+    draining_longer_than_an_epoch_lives: and(
+        "[tunnel.branch.epoch]\nlifetime = \"10s\"\ndrain = \"1m\"\n",
+    ),
+    an_algorithm_that_is_unknown: and("[tunnel.branch.algorithms]\nike = { cipher = [\"aes256gcm\", \"3des\"] }\n"),
+    an_algorithm_twice: and("[tunnel.branch.algorithms]\nesp = { group = [\"p256\", \"p256\"] }\n"),
+    no_algorithm_at_all: and("[tunnel.branch.algorithms]\nike = { prf = [] }\n"),
+    a_socket_path_that_is_relative: and("[daemon]\nsocket = \"control.sock\"\n"),
+    a_socket_path_that_is_too_long: and(&format!("[daemon]\nsocket = \"/{}\"\n", "x".repeat(107))),
+    the_same_traffic_in_two_tunnels: and(&second("branch2.example", "10.1.0.0/16", "10.2.0.0/16")),
+    two_tunnels_that_a_responder_confuses: and(&second("branch.example", "10.7.0.0/16", "10.8.0.0/16")),
+    several_mistakes_at_once: refused(
+        &RIGHT
+            .replace("client", "cliend")
+            .replace("10.1.0.0/16", "10.1.0.1/16")
+            .replace("/good.psk", "/none.psk")
+            .replace("policy", "policie"),
+    ),
+}
+
+/// Another tunnel to the same server.
+fn second(id: &str, local: &str, remote: &str) -> String {
+    RIGHT
+        .replace("[tunnel.branch]", "\n[tunnel.annex]")
+        .replace("branch.example", id)
+        .replace("10.1.0.0/16", local)
+        .replace("10.2.0.0/16", remote)
+}
+
+fn nine_times_nine_networks() -> String {
+    let nets = |second: u8| {
+        let nets = (0..9).map(|third| format!("\"10.{second}.{third}.0/24\""));
+        nets.collect::<Vec<_>>().join(", ")
+    };
+    let (local, remote) = (nets(1), nets(2));
+    refused(
+        &RIGHT
+            .replace("\"10.1.0.0/16\"", &local)
+            .replace("\"10.2.0.0/16\"", &remote),
+    )
+}
+
+#[test]
+fn of_very_many_mistakes_the_first_are_shown_and_all_are_counted() {
+    let text: String = (0..100)
+        .map(|n| format!("[tunnel.t{n}]\nrole = 1\n"))
+        .collect();
+    let Err(mistakes) = load("epochgate.toml", &text, &Memory::default()) else {
+        unreachable!("a hundred tunnels without peers");
+    };
+    assert_eq!(mistakes.count(), 400);
+    assert!(mistakes.to_string().matches("epochgate.toml:").count() <= 20);
+    assert!(mistakes.to_string().ends_with("more not shown"));
+}
+
+#[test]
+fn too_many_tunnels_are_refused() {
+    let text: String = (0..4097).map(|n| format!("[tunnel.t{n}]\n")).collect();
+    let Err(mistakes) = load("epochgate.toml", &text, &Memory::default()) else {
+        unreachable!("more tunnels than there may be");
+    };
+    assert_eq!(
+        mistakes.iter().map(|m| m.title()).collect::<Vec<_>>(),
+        ["more than 4096 tunnels"]
+    );
+}
+
+#[test]
+fn a_mistake_knows_its_file_and_line() {
+    let text = RIGHT.replace("site-to-site", "nowhere");
+    let Err(mistakes) = load("epochgate.toml", &text, &Memory::default()) else {
+        unreachable!("there is no such template");
+    };
+    let places: Vec<_> = mistakes.iter().map(|m| (m.file(), m.line())).collect();
+    assert_eq!(places, [("epochgate.toml", 5)]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,200}") {
+        let _ = refused(&text);
+    }
+
+    #[test]
+    fn no_damage_to_a_right_file_makes_it_panic(at in 0..RIGHT.len(), new in "[\"\\[\\]{}=,.0-9a-z%é\n\u{1b}-]{0,4}") {
+        let damaged = format!("{}{new}{}", &RIGHT[..at], &RIGHT[at + 1..]);
+        let _ = refused(&damaged);
+    }
+}

@@ -1,0 +1,254 @@
+//! Right configurations: what they become, and what they are when little is said.
+
+mod common;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Memory, SECRET};
+use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
+use epochgate_controller::config::{Identity, NatTraversal, OnStop, Role, Start, TunnelConfig};
+use epochgate_controller::crypto::{Cipher, Group, Prf};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn loaded(text: &str) -> Result<Loaded, Box<dyn Error>> {
+    Ok(load("test.toml", text, &Memory::default())?)
+}
+
+fn only_tunnel(text: &str) -> Result<Arc<TunnelConfig>, Box<dyn Error>> {
+    let mut tunnels = loaded(text)?.config.tunnels;
+    assert_eq!(tunnels.len(), 1);
+    Ok(tunnels.remove(0))
+}
+
+fn shown(networks: &[ipnet::IpNet]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
+}
+
+const SMALLEST: &str = r#"
+[tunnel.branch]
+role    = "client"
+local   = { id = "branch.example", psk-file = "/good.psk" }
+remote  = { address = "203.0.113.1" }
+policy  = "site-to-site"
+traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
+"#;
+
+#[test]
+fn the_smallest_tunnel_has_good_defaults() -> Outcome {
+    let tunnel = only_tunnel(SMALLEST)?;
+    assert_eq!(&*tunnel.name.0, "branch");
+    assert_eq!(tunnel.role, Role::Client);
+    assert_eq!(tunnel.local.address, None);
+    assert_eq!(tunnel.local.id, Identity::Fqdn("branch.example".into()));
+    assert_eq!(tunnel.remote.address, Some("203.0.113.1".parse()?));
+    assert_eq!(tunnel.remote.id, Identity::Address("203.0.113.1".parse()?));
+    assert_eq!(tunnel.psk.expose(), SECRET.as_bytes());
+    assert_eq!(tunnel.start, Start::OnDemand);
+    assert_eq!(tunnel.nat_traversal, NatTraversal::Auto);
+    assert_eq!(tunnel.on_stop, OnStop::Block);
+    assert_eq!(tunnel.ping.source, None);
+    assert_eq!(tunnel.ping.target, None);
+    assert_eq!(tunnel.ping.interval, Duration::from_millis(250));
+    assert_eq!(tunnel.ping.attempts, 4);
+    assert_eq!(tunnel.ping.idle, Duration::from_secs(10));
+    assert_eq!(tunnel.epoch.lifetime, Duration::from_secs(3600));
+    assert!(tunnel.epoch.wait);
+    assert_eq!(tunnel.epoch.drain, Duration::from_secs(2));
+    assert_eq!(tunnel.ike.ciphers, [Cipher::AesGcm256, Cipher::AesGcm128]);
+    assert_eq!(
+        tunnel.ike.prfs,
+        [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512]
+    );
+    assert_eq!(tunnel.ike.groups, [Group::X25519, Group::P256, Group::P384]);
+    assert_eq!(tunnel.esp.ciphers, [Cipher::AesGcm256, Cipher::AesGcm128]);
+    assert_eq!(tunnel.esp.groups, [Group::X25519]);
+    assert_eq!(tunnel.template.name, "site-to-site");
+    Ok(())
+}
+
+#[test]
+fn everything_that_is_said_is_heard() -> Outcome {
+    let loaded = loaded(
+        r#"
+[daemon]
+socket = "/run/eg/ctl"
+state-dir = "/run/eg"
+policies = "/etc/eg/policies"
+log = "debug"
+
+[tunnel.hq]
+role = "server"
+local = { address = "2001:db8::1", id = "keyid:0a0b", psk-file = "/crlf.psk" }
+remote = { address = "%any", id = "joe@branch.example" }
+policy = "site-to-site"
+start = "listen"
+nat-t = "off"
+on-stop = "remove"
+
+[tunnel.hq.traffic]
+local = ["10.2.0.0/16", "2001:db8:2::/48"]
+remote = ["10.1.0.7", "2001:db8:1::/48"]
+
+[tunnel.hq.ping]
+source = "10.2.0.1"
+target = "10.1.0.7"
+interval = "1s"
+attempts = 7
+idle = "1m"
+
+[tunnel.hq.epoch]
+lifetime = "10m"
+wait = false
+drain = "500ms"
+
+[tunnel.hq.algorithms]
+ike = { cipher = ["aes128gcm16"], prf = ["hmac-sha512", "hmac-sha256"], group = ["p384"] }
+esp = { cipher = ["aes128gcm16"], group = [] }
+"#,
+    )?;
+    let daemon = DaemonSettings {
+        socket: "/run/eg/ctl".into(),
+        state_dir: "/run/eg".into(),
+        policies: "/etc/eg/policies".into(),
+        log: LogLevel::Debug,
+    };
+    assert_eq!(loaded.daemon, daemon);
+    let tunnel = &loaded.config.tunnels[0];
+    assert_eq!(tunnel.role, Role::Server);
+    assert_eq!(tunnel.local.id, Identity::KeyId(vec![0x0a, 0x0b]));
+    assert_eq!(tunnel.remote.address, None);
+    assert_eq!(
+        tunnel.remote.id,
+        Identity::Mail("joe@branch.example".into())
+    );
+    assert_eq!(tunnel.psk.expose(), SECRET.as_bytes());
+    assert_eq!(
+        shown(&tunnel.local_traffic),
+        ["10.2.0.0/16", "2001:db8:2::/48"]
+    );
+    assert_eq!(
+        shown(&tunnel.remote_traffic),
+        ["10.1.0.7/32", "2001:db8:1::/48"]
+    );
+    assert_eq!(tunnel.start, Start::Listen);
+    assert_eq!(tunnel.nat_traversal, NatTraversal::Off);
+    assert_eq!(tunnel.on_stop, OnStop::Remove);
+    assert_eq!(tunnel.ping.source, Some("10.2.0.1".parse()?));
+    assert_eq!(tunnel.ping.target, Some("10.1.0.7".parse()?));
+    assert_eq!(tunnel.ping.interval, Duration::from_secs(1));
+    assert_eq!(tunnel.ping.attempts, 7);
+    assert_eq!(tunnel.ping.idle, Duration::from_secs(60));
+    assert_eq!(tunnel.epoch.lifetime, Duration::from_secs(600));
+    assert!(!tunnel.epoch.wait);
+    assert_eq!(tunnel.epoch.drain, Duration::from_millis(500));
+    assert_eq!(tunnel.ike.ciphers, [Cipher::AesGcm128]);
+    assert_eq!(tunnel.ike.prfs, [Prf::HmacSha512, Prf::HmacSha256]);
+    assert_eq!(tunnel.ike.groups, [Group::P384]);
+    assert_eq!(tunnel.esp.ciphers, [Cipher::AesGcm128]);
+    assert!(tunnel.esp.groups.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_server_listens_and_one_line_end_of_its_secret_is_not_part_of_it() -> Outcome {
+    let text = SMALLEST
+        .replace("client", "server")
+        .replace("/good.psk", "/two-line-ends.psk");
+    let tunnel = only_tunnel(&text)?;
+    assert_eq!(tunnel.start, Start::Listen);
+    assert_eq!(tunnel.psk.expose(), format!("{SECRET}\n").as_bytes());
+    Ok(())
+}
+
+#[test]
+fn an_empty_file_is_a_daemon_without_tunnels() -> Outcome {
+    let loaded = loaded("")?;
+    assert!(loaded.config.tunnels.is_empty());
+    assert_eq!(loaded.daemon, DaemonSettings::default());
+    Ok(())
+}
+
+#[test]
+fn two_hosts_need_no_traffic_of_their_own() -> Outcome {
+    let tunnel = only_tunnel(
+        r#"
+[tunnel.pair]
+role = "client"
+local = { address = "198.51.100.7", psk-file = "/good.psk" }
+remote = { address = "203.0.113.1" }
+policy = "host-to-host"
+"#,
+    )?;
+    assert_eq!(shown(&tunnel.local_traffic), ["198.51.100.7/32"]);
+    assert_eq!(shown(&tunnel.remote_traffic), ["203.0.113.1/32"]);
+    assert!(!tunnel.template.forward);
+    assert!(!tunnel.template.routes);
+    Ok(())
+}
+
+#[test]
+fn a_road_warrior_sends_everything_of_its_ip_versions() -> Outcome {
+    let text = SMALLEST
+        .replace("site-to-site", "road-warrior")
+        .replace(r#", remote = ["10.2.0.0/16"]"#, "");
+    let tunnel = only_tunnel(&text)?;
+    assert_eq!(shown(&tunnel.remote_traffic), ["0.0.0.0/0"]);
+    let both = text.replace(r#""10.1.0.0/16""#, r#""10.9.0.5", "fd00::5""#);
+    let tunnel = only_tunnel(&both)?;
+    assert_eq!(shown(&tunnel.remote_traffic), ["0.0.0.0/0", "::/0"]);
+    let server = SMALLEST
+        .replace("client", "server")
+        .replace("site-to-site", "road-warrior")
+        .replace(r#"local = ["10.1.0.0/16"], "#, "");
+    let tunnel = only_tunnel(&server)?;
+    assert_eq!(shown(&tunnel.local_traffic), ["0.0.0.0/0"]);
+    Ok(())
+}
+
+#[test]
+fn a_template_in_the_directory_comes_before_a_built_in_one() -> Outcome {
+    let files =
+        Memory::default().with_template("site-to-site", "forward = false\npriority = 5000\n");
+    let loaded = load("test.toml", SMALLEST, &files)?;
+    let template = &loaded.config.tunnels[0].template;
+    assert_eq!(template.priority, 5000);
+    assert!(!template.forward);
+    assert!(template.routes, "a default");
+    Ok(())
+}
+
+#[test]
+fn every_built_in_template_is_right_and_describes_itself() -> Outcome {
+    for (name, text) in epochgate_config::template::BUILT_IN {
+        let template = epochgate_config::template::parse(name, name, text)?;
+        assert!(!template.description.is_empty(), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tunnels_come_in_the_order_of_the_file() -> Outcome {
+    let second = SMALLEST
+        .replace("[tunnel.branch]", "[tunnel.annex]")
+        .replace("203.0.113.1", "203.0.113.2")
+        .replace("10.2.", "10.3.");
+    let loaded = loaded(&format!("{SMALLEST}{second}"))?;
+    let names: Vec<_> = loaded
+        .config
+        .tunnels
+        .iter()
+        .map(|t| t.name.to_string())
+        .collect();
+    assert_eq!(names, ["branch", "annex"]);
+    Ok(())
+}
+
+#[test]
+fn a_secret_is_in_no_debug_output() -> Outcome {
+    let loaded = loaded(SMALLEST)?;
+    assert!(!format!("{loaded:?}").contains(SECRET));
+    Ok(())
+}
