@@ -1,0 +1,371 @@
+//! Requests: which message, with which flags, says what a caller wants. Callers hand values in;
+//! bytes go to an [`Exchange`](crate::exchange::Exchange) and a socket.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+};
+use netlink_packet_xfrm::constants::{
+    XFRM_MSG_ALLOCSPI, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETAE, XFRM_MSG_GETPOLICY,
+    XFRM_MSG_GETSA, XFRM_MSG_GETSADINFO, XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWAE, XFRM_MSG_NEWPOLICY,
+    XFRM_MSG_NEWSA, XFRM_MSG_NEWSADINFO, XFRM_MSG_NEWSPDINFO, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
+};
+
+use crate::exchange::{Exchange, Read};
+use crate::wire::frame::{begin_message, end_message};
+use crate::wire::writer::Writer;
+use crate::wire::{event, info, policy, sa};
+use crate::{
+    Cause, DecodeError, EventFlags, EventState, EventThresholds, Operation, Policy, PolicyEntry,
+    PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+};
+
+/// Something to change, as a member of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Op<'a> {
+    /// See [`Socket::add_sa`](crate::Socket::add_sa).
+    AddSa(&'a Sa),
+    /// See [`Socket::update_sa`](crate::Socket::update_sa).
+    UpdateSa(&'a Sa),
+    /// See [`Socket::delete_sa`](crate::Socket::delete_sa).
+    DeleteSa(SaRef),
+    /// See [`Socket::add_policy`](crate::Socket::add_policy).
+    AddPolicy(&'a Policy),
+    /// See [`Socket::update_policy`](crate::Socket::update_policy).
+    UpdatePolicy(&'a Policy),
+    /// See [`Socket::delete_policy`](crate::Socket::delete_policy).
+    DeletePolicy(PolicyId),
+    /// See [`Socket::set_event_thresholds`](crate::Socket::set_event_thresholds).
+    SetEventThresholds(SaRef, EventThresholds),
+}
+
+impl Op<'_> {
+    pub(crate) fn operation(&self) -> Operation {
+        match self {
+            Self::AddSa(sa) => Operation::AddSa(sa.protocol, sa.id()),
+            Self::UpdateSa(sa) => Operation::UpdateSa(sa.protocol, sa.id()),
+            Self::DeleteSa(sa) => Operation::DeleteSa(sa.id),
+            Self::AddPolicy(policy) => Operation::AddPolicy(policy.direction, policy.selector),
+            Self::UpdatePolicy(policy) => {
+                Operation::UpdatePolicy(policy.direction, policy.selector)
+            }
+            Self::DeletePolicy(id) => Operation::DeletePolicy(*id),
+            Self::SetEventThresholds(sa, _) => Operation::SetEventThresholds(sa.id),
+        }
+    }
+
+    fn kind_and_flags(&self) -> (u16, u16) {
+        match self {
+            Self::AddSa(_) => (XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL),
+            Self::UpdateSa(_) => (XFRM_MSG_UPDSA, NLM_F_REPLACE),
+            Self::DeleteSa(_) => (XFRM_MSG_DELSA, 0),
+            Self::AddPolicy(_) => (XFRM_MSG_NEWPOLICY, NLM_F_CREATE | NLM_F_EXCL),
+            Self::UpdatePolicy(_) => (XFRM_MSG_UPDPOLICY, NLM_F_REPLACE),
+            Self::DeletePolicy(_) => (XFRM_MSG_DELPOLICY, 0),
+            Self::SetEventThresholds(..) => (XFRM_MSG_NEWAE, NLM_F_REPLACE),
+        }
+    }
+
+    fn put_body(&self, writer: &mut Writer) -> Result<(), &'static str> {
+        match self {
+            Self::AddSa(sa) | Self::UpdateSa(sa) => sa::put_sa(writer, sa),
+            Self::DeleteSa(sa) => {
+                sa::put_ref(writer, sa);
+                Ok(())
+            }
+            Self::AddPolicy(policy) | Self::UpdatePolicy(policy) => {
+                policy::put_policy(writer, policy)
+            }
+            Self::DeletePolicy(id) => {
+                policy::put_id(writer, id);
+                Ok(())
+            }
+            Self::SetEventThresholds(
+                _,
+                EventThresholds {
+                    replay: None,
+                    timer: None,
+                },
+            ) => Err("no threshold to set"),
+            Self::SetEventThresholds(sa, thresholds) => {
+                event::put_event_state(writer, sa, EventFlags::empty(), *thresholds);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends the whole message. What can't be said leaves nothing behind.
+    fn put(&self, writer: &mut Writer, sequence: u32) -> Result<()> {
+        let (kind, flags) = self.kind_and_flags();
+        let start = begin_message(writer, kind, NLM_F_REQUEST | flags, sequence);
+        match self.put_body(writer) {
+            Ok(()) => {
+                end_message(writer, start);
+                Ok(())
+            }
+            Err(reason) => {
+                writer.truncate(start);
+                Err(XfrmError::new(self.operation(), Cause::Invalid(reason)))
+            }
+        }
+    }
+}
+
+/// The most messages in one send. Every one may be answered by an error with text, and all the
+/// answers must fit into the socket's receive buffer before the first is read.
+const MESSAGES_PER_CHUNK: usize = 128;
+/// A send is closed once it is this long. One message can't be larger than the kernel's send
+/// buffer (`net.core.wmem_default`, 212,992 bytes).
+const CHUNK_LENGTH: usize = 64 * 1024;
+
+/// The part of a batch that goes into one send.
+pub(crate) struct Chunk {
+    pub(crate) writer: Writer,
+    pub(crate) exchange: Exchange<()>,
+    /// Where the results of the exchange belong, in order.
+    places: Vec<usize>,
+}
+
+/// A batch on its way: which operations are left, and how the others went.
+///
+/// Only the last message of a chunk asks for an acknowledgement. The kernel works them off in
+/// order and answers every refused one, so whatever has no answer by then was done.
+pub(crate) struct Batch<'a> {
+    ops: &'a [Op<'a>],
+    next: usize,
+    results: Vec<Result<()>>,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(ops: &'a [Op<'a>]) -> Self {
+        let not_sent = |op: &Op<'_>| Err(XfrmError::new(op.operation(), Cause::NotSent));
+        Self {
+            ops,
+            next: 0,
+            results: ops.iter().map(not_sent).collect(),
+        }
+    }
+
+    /// The next send, `None` when everything was sent.
+    pub(crate) fn next_chunk(&mut self, sequence: &mut u32) -> Option<Chunk> {
+        let first_sequence = sequence.wrapping_add(1);
+        let mut writer = Writer::new();
+        let mut operations = Vec::new();
+        let mut places = Vec::new();
+        let mut last_start = 0;
+        while let Some(op) = self.ops.get(self.next)
+            && operations.len() < MESSAGES_PER_CHUNK
+            && writer.len() < CHUNK_LENGTH
+        {
+            let start = writer.len();
+            match op.put(&mut writer, sequence.wrapping_add(1)) {
+                Ok(()) => {
+                    *sequence = sequence.wrapping_add(1);
+                    operations.push(op.operation());
+                    places.push(self.next);
+                    last_start = start;
+                }
+                Err(error) => self.settle(self.next, Err(error)),
+            }
+            self.next += 1;
+        }
+        if operations.is_empty() {
+            return None;
+        }
+        request_acknowledgement(&mut writer, last_start);
+        let exchange = Exchange::acknowledged(first_sequence, operations);
+        Some(Chunk {
+            writer,
+            exchange,
+            places,
+        })
+    }
+
+    /// Takes a chunk's results, or what broke the socket meanwhile, which ends the batch.
+    pub(crate) fn finish_chunk(&mut self, chunk: Chunk, outcome: Result<(), Cause>) {
+        let places = chunk.places;
+        for (place, result) in places.into_iter().zip(chunk.exchange.into_results()) {
+            let result = match (&result, &outcome) {
+                (Ok(operation), Err(cause)) => Err(XfrmError::new(*operation, cause.clone())),
+                (Ok(_), Ok(())) => Ok(()),
+                (Err(error), _) => Err(error.clone()),
+            };
+            self.settle(place, result);
+        }
+        if outcome.is_err() {
+            self.next = self.ops.len();
+        }
+    }
+
+    pub(crate) fn into_results(self) -> Vec<Result<()>> {
+        self.results
+    }
+
+    fn settle(&mut self, place: usize, result: Result<()>) {
+        if let Some(slot) = self.results.get_mut(place) {
+            *slot = result;
+        }
+    }
+}
+
+/// Where `nlmsg_flags` stands in `struct nlmsghdr`.
+const FLAGS_OFFSET: usize = 6;
+
+fn request_acknowledgement(writer: &mut Writer, message_start: usize) {
+    let at = message_start + FLAGS_OFFSET;
+    let flags = writer
+        .bytes()
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk().copied());
+    let flags = u16::from_ne_bytes(flags.unwrap_or_default()) | NLM_F_ACK;
+    writer.patch(at, &flags.to_ne_bytes());
+}
+
+/// A request for something to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<T> {
+    pub(crate) operation: Operation,
+    kind: u16,
+    dump: bool,
+    read: Read<T>,
+}
+
+impl<T> Query<T> {
+    /// Writes the request and makes ready for its answers.
+    pub(crate) fn begin(
+        &self,
+        writer: &mut Writer,
+        sequence: &mut u32,
+        put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
+    ) -> Result<Exchange<T>> {
+        *sequence = sequence.wrapping_add(1);
+        let flags = if self.dump { NLM_F_DUMP } else { NLM_F_ACK };
+        let start = begin_message(writer, self.kind, NLM_F_REQUEST | flags, *sequence);
+        put_body(writer)
+            .map_err(|reason| XfrmError::new(self.operation, Cause::Invalid(reason)))?;
+        end_message(writer, start);
+        Ok(Exchange::reading(
+            *sequence,
+            self.operation,
+            self.dump,
+            self.read,
+        ))
+    }
+}
+
+pub(crate) fn get_sa(sa: &SaRef) -> Query<SaEntry> {
+    one(Operation::GetSa(sa.id), XFRM_MSG_GETSA, read_sa)
+}
+
+pub(crate) fn list_sas() -> Query<SaEntry> {
+    Query {
+        dump: true,
+        ..one(Operation::ListSas, XFRM_MSG_GETSA, read_sa)
+    }
+}
+
+pub(crate) fn allocate_spi() -> Query<SaEntry> {
+    one(Operation::AllocateSpi, XFRM_MSG_ALLOCSPI, read_sa)
+}
+
+pub(crate) fn get_policy(id: &PolicyId) -> Query<PolicyEntry> {
+    one(Operation::GetPolicy(*id), XFRM_MSG_GETPOLICY, read_policy)
+}
+
+pub(crate) fn list_policies() -> Query<PolicyEntry> {
+    Query {
+        dump: true,
+        ..one(Operation::ListPolicies, XFRM_MSG_GETPOLICY, read_policy)
+    }
+}
+
+pub(crate) fn get_event_state(sa: &SaRef) -> Query<EventState> {
+    one(
+        Operation::GetEventState(sa.id),
+        XFRM_MSG_GETAE,
+        |kind, body| {
+            (kind == XFRM_MSG_NEWAE)
+                .then(|| event::event_state(body))
+                .transpose()
+        },
+    )
+}
+
+pub(crate) fn get_sad_info() -> Query<SadInfo> {
+    one(Operation::GetSadInfo, XFRM_MSG_GETSADINFO, |kind, body| {
+        (kind == XFRM_MSG_NEWSADINFO)
+            .then(|| info::sad(body))
+            .transpose()
+    })
+}
+
+pub(crate) fn get_spd_info() -> Query<SpdInfo> {
+    one(Operation::GetSpdInfo, XFRM_MSG_GETSPDINFO, |kind, body| {
+        (kind == XFRM_MSG_NEWSPDINFO)
+            .then(|| info::spd(body))
+            .transpose()
+    })
+}
+
+fn one<T>(operation: Operation, kind: u16, read: Read<T>) -> Query<T> {
+    Query {
+        operation,
+        kind,
+        dump: false,
+        read,
+    }
+}
+
+fn read_sa(kind: u16, body: &[u8]) -> Result<Option<SaEntry>, DecodeError> {
+    (kind == XFRM_MSG_NEWSA)
+        .then(|| sa::entry(body))
+        .transpose()
+}
+
+fn read_policy(kind: u16, body: &[u8]) -> Result<Option<PolicyEntry>, DecodeError> {
+    (kind == XFRM_MSG_NEWPOLICY)
+        .then(|| policy::entry(body))
+        .transpose()
+}
+
+/// Bodies of queries that need no caller's value.
+pub(crate) mod body {
+    use super::{
+        EventFlags, EventThresholds, PolicyId, SaRef, SpiRequest, Writer, event, policy, sa,
+    };
+
+    pub(crate) fn none(_: &mut Writer) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// GETSADINFO and GETSPDINFO have 32 bits of flags that mean nothing.
+    pub(crate) fn flags(writer: &mut Writer) -> Result<(), &'static str> {
+        writer.zeros(4);
+        Ok(())
+    }
+
+    pub(crate) fn sa(sa: &SaRef) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
+        move |writer| {
+            sa::put_ref(writer, sa);
+            Ok(())
+        }
+    }
+
+    pub(crate) fn event_state(sa: &SaRef) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
+        move |writer| {
+            let wanted = EventFlags::REPLAY_THRESHOLD | EventFlags::TIMER_THRESHOLD;
+            event::put_event_state(writer, sa, wanted, EventThresholds::default());
+            Ok(())
+        }
+    }
+
+    pub(crate) fn policy(id: &PolicyId) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
+        move |writer| {
+            policy::put_id(writer, id);
+            Ok(())
+        }
+    }
+
+    pub(crate) fn spi(wanted: &SpiRequest) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
+        move |writer| sa::put_spi_request(writer, wanted)
+    }
+}
