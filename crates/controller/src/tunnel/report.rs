@@ -100,7 +100,7 @@ impl Tunnel {
             Effort::BackingOff { .. } => return error("waiting to try again"),
             Effort::Rest => {}
         }
-        let mut latest = self.epochs.iter().filter(|epoch| epoch.is_candidate());
+        let latest = self.epochs.iter().filter(|epoch| epoch.is_candidate());
         match latest.map(|epoch| &epoch.stage).next_back() {
             Some(Stage::Installing(_)) => "an epoch is on its way into the kernel".into(),
             Some(Stage::Proving(_)) => "a control ping is not answered yet".into(),
