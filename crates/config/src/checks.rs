@@ -1,6 +1,6 @@
 //! What must fit between tunnels.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use epochgate_controller::config::{Identity, TunnelConfig};
@@ -18,7 +18,7 @@ pub(crate) fn between_tunnels(drafts: &[Draft], sink: &mut Sink) {
 
 /// The kernel has one policy for each direction and selector: two tunnels can't share one.
 fn same_traffic(drafts: &[Draft], sink: &mut Sink) {
-    let mut owners: HashMap<(IpNet, IpNet), &Draft> = HashMap::new();
+    let mut owners: BTreeMap<(IpNet, IpNet), &Draft> = BTreeMap::new();
     for draft in drafts {
         for (local, remote) in pairs(&draft.traffic) {
             let Some(owner) = owners.get(&(local.value, remote.value)) else {
@@ -48,7 +48,7 @@ fn same_traffic(drafts: &[Draft], sink: &mut Sink) {
 
 /// A responder finds the tunnel by the identities and the outer addresses.
 fn same_peer(drafts: &[Draft], sink: &mut Sink) {
-    let mut groups: HashMap<(&Identity, &Identity), Vec<&Draft>> = HashMap::new();
+    let mut groups: BTreeMap<(&Identity, &Identity), Vec<&Draft>> = BTreeMap::new();
     for draft in drafts {
         let ids = (&draft.config.local.id, &draft.config.remote.id);
         let earlier = groups.entry(ids).or_default();

@@ -29,7 +29,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(all(feature = "disk", unix))]
 pub use disk::{Disk, ReadError, read_text};
 pub use files::{Files, SecretFile};
-pub use values::shown_duration;
+pub use values::{parse_duration, shown_duration};
 
 use crate::diagnostic::{Sink, quoted};
 use crate::keys::{FILE_LEN_MAX, KEYS, TUNNELS_MAX, UNSUPPORTED};

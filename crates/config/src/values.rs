@@ -22,8 +22,9 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// "250ms", "1h": one whole number and one unit.
-fn duration(text: &str) -> Option<Duration> {
+/// "250ms", "1h": one whole number and one unit (ms, s, m, h, d). `None` for anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, milliseconds) = UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
@@ -64,7 +65,7 @@ pub(crate) fn read_duration(
         shown_duration(bounds.least),
         shown_duration(bounds.most)
     );
-    let Some(value) = duration(text.value) else {
+    let Some(value) = parse_duration(text.value) else {
         let title = format!("{} is not a duration", quoted(text.value));
         sink.error(text.span, title, "a number and a unit are wanted")
             .help("units are ms, s, m, h and d: \"250ms\", \"10s\", \"1h\"");
@@ -312,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_duration_is_a_number_and_a_unit() {
-        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(duration("1 h"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1 h"), Some(Duration::from_secs(3600)));
         for wrong in [
             "",
             "10",
@@ -324,15 +325,18 @@ mod tests {
             "99999999999999999999s",
             "1s1s",
         ] {
-            assert_eq!(duration(wrong), None, "{wrong}");
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
-        assert_eq!(duration("18446744073709551615d"), None);
+        assert_eq!(parse_duration("18446744073709551615d"), None);
     }
 
     #[test]
     fn a_duration_is_shown_in_its_largest_whole_unit() {
         for text in ["250ms", "10s", "90s", "1h", "7d", "1m"] {
-            assert_eq!(duration(text).map(shown_duration).as_deref(), Some(text));
+            assert_eq!(
+                parse_duration(text).map(shown_duration).as_deref(),
+                Some(text)
+            );
         }
         assert_eq!(shown_duration(Duration::ZERO), "0ms");
     }
