@@ -1,2 +1,116 @@
-//! The epochgate command line.
-fn main() {}
+//! The command `epochgate`: asks the daemon over its control socket, shows what it answers, and
+//! checks configuration files by itself.
+
+mod check;
+mod cli;
+mod client;
+mod failure;
+mod status;
+mod terminal;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use epochgate_control::{Request, Response};
+use epochgate_controller::status::StatusReport;
+
+use crate::cli::{Arguments, Command};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::terminal::Paint;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments).and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to hear of a failure to say so.
+            let _ = writeln!(io::stderr(), "{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Does what is asked and gives back what goes to standard output.
+fn run(arguments: &Arguments) -> Result<String, Failure> {
+    let client = Client::new(&arguments.socket);
+    let done = |request: Request, timeout, sentence: String| -> Result<String, Failure> {
+        match client.ask(&request, timeout)? {
+            Response::Done => Ok(sentence),
+            Response::Failed { message } => Err(Failure::Refused(message)),
+            Response::Status { .. } => Err(Failure::Unexpected),
+        }
+    };
+    match &arguments.command {
+        Command::Up { tunnel, timeout } => {
+            let request = Request::Up {
+                tunnel: tunnel.clone(),
+            };
+            done(request, *timeout, format!("{tunnel} is up\n"))
+        }
+        Command::Down { tunnel } => {
+            let request = Request::Down {
+                tunnel: tunnel.clone(),
+            };
+            let sentence = format!("{tunnel} is down: no policies, no SAs\n");
+            done(request, cli::PATIENCE, sentence)
+        }
+        Command::Rekey { tunnel, timeout } => {
+            let request = Request::Rekey {
+                tunnel: tunnel.clone(),
+            };
+            let sentence = format!("{tunnel} has switched to a new epoch\n");
+            done(request, *timeout, sentence)
+        }
+        Command::Reload => done(
+            Request::Reload,
+            cli::PATIENCE,
+            "the configuration is loaded\n".to_owned(),
+        ),
+        Command::Status { tunnel, json } => {
+            let report = match client.ask(&Request::Status, cli::PATIENCE)? {
+                Response::Status { report } => *report,
+                Response::Failed { message } => return Err(Failure::Refused(message)),
+                Response::Done => return Err(Failure::Unexpected),
+            };
+            let report = only(report, tunnel.as_deref())?;
+            if *json {
+                let text = serde_json::to_string_pretty(&report);
+                return text
+                    .map(|text| text + "\n")
+                    .map_err(|_| Failure::Unexpected);
+            }
+            Ok(status::render(&report, Paint::for_stdout()))
+        }
+        Command::Check { file, policies } => check::check(file, policies.clone()),
+    }
+}
+
+/// The report of one tunnel, if one is named.
+fn only(mut report: StatusReport, tunnel: Option<&str>) -> Result<StatusReport, Failure> {
+    let Some(tunnel) = tunnel else {
+        return Ok(report);
+    };
+    let names: Vec<_> = report.tunnels.iter().map(|t| t.name.clone()).collect();
+    report.tunnels.retain(|status| status.name == tunnel);
+    if report.tunnels.is_empty() {
+        let configured = match names.as_slice() {
+            [] => "none is configured".to_owned(),
+            names => format!("configured are: {}", names.join(", ")),
+        };
+        let message = format!("there is no tunnel {tunnel}; {configured}");
+        return Err(Failure::Refused(message));
+    }
+    Ok(report)
+}
+
+/// Writes to standard output. A reader that has gone (`epochgate status | head -1`) has read
+/// enough.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,40 @@
+//! `epochgate check`: a configuration file without a daemon.
+
+use std::path::{Path, PathBuf};
+
+use epochgate_config::{Disk, load, read_text};
+
+use crate::failure::Failure;
+use crate::terminal::Paint;
+
+/// One line that says that all is well, or every mistake.
+pub(crate) fn check(file: &Path, policies: Option<PathBuf>) -> Result<String, Failure> {
+    let text = read_text(file)?;
+    let disk = Disk {
+        policies,
+        ..Disk::beside(file)
+    };
+    let name = file.display().to_string();
+    let loaded = load(&name, &text, &disk).map_err(|mistakes| {
+        let shown = match Paint::for_stderr() {
+            Paint::Coloured => mistakes.coloured(),
+            Paint::Plain => mistakes.to_string(),
+        };
+        let count = match mistakes.count() {
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        };
+        Failure::Mistakes(format!("{shown}\n\n{name}: {count}"))
+    })?;
+    let tunnels = loaded.config.tunnels.iter();
+    let names: Vec<_> = tunnels.map(|tunnel| tunnel.name.to_string()).collect();
+    Ok(match names.as_slice() {
+        [] => format!("{name}: no mistakes, and no tunnels\n"),
+        [only] => format!("{name}: no mistakes; 1 tunnel: {only}\n"),
+        all => format!(
+            "{name}: no mistakes; {} tunnels: {}\n",
+            all.len(),
+            all.join(", ")
+        ),
+    })
+}

@@ -1,0 +1,110 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use epochgate_config::parse_duration;
+use epochgate_control::DEFAULT_SOCKET;
+
+/// How long the daemon may take over what needs no answer of a peer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest `--timeout`.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the daemon's configuration is installed.
+const DEFAULT_CONFIG: &str = "/etc/epochgate/epochgate.toml";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it is done
+  1  it failed, or the tunnel is unknown; the message says why and what to do
+  2  a mistake in the command line or in the configuration file
+  3  the daemon is not running
+  4  the daemon's socket may not be used by this user
+  5  no answer in time; the daemon goes on with what was asked";
+
+/// Negotiates IPsec tunnels, and holds their traffic in the kernel until a control ping through the
+/// new SAs is answered.
+#[derive(Debug, Parser)]
+#[command(name = "epochgate", version, about, after_help = EXIT_CODES, max_term_width = 80)]
+pub(crate) struct Arguments {
+    /// The daemon's control socket.
+    #[arg(long, global = true, value_name = "PATH", env = "EPOCHGATE_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a tunnel and wait until its traffic passes.
+    Up {
+        /// The tunnel's name.
+        tunnel: String,
+        /// How long to wait for it.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Delete a tunnel's SAs and take its policies out of the kernel. Its traffic is no longer
+    /// protected and no longer held.
+    Down {
+        /// The tunnel's name.
+        tunnel: String,
+    },
+    /// Negotiate a new epoch now and wait until the traffic has switched to it.
+    Rekey {
+        /// The tunnel's name.
+        tunnel: String,
+        /// How long to wait for it.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Make the daemon read its configuration file again. With mistakes in it the daemon keeps what
+    /// it has.
+    Reload,
+    /// Show every tunnel: whether its traffic passes, and if not, why and what to do.
+    Status {
+        /// Only this tunnel.
+        tunnel: Option<String>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for mistakes in a configuration file, without a daemon.
+    Check {
+        /// The file.
+        #[arg(default_value = DEFAULT_CONFIG)]
+        file: PathBuf,
+        /// Directory of policy templates instead of the one that the file names.
+        #[arg(long, value_name = "DIR")]
+        policies: Option<PathBuf>,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|duration| !duration.is_zero() && *duration <= TIMEOUT_MAX)
+        .ok_or_else(|| "a number and a unit are wanted, at most a day: 500ms, 30s, 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_timeout_has_a_unit() {
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("30").is_err());
+        assert!(duration("0s").is_err());
+        assert!(duration("25h").is_err());
+    }
+}

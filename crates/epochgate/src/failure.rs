@@ -1,0 +1,84 @@
+//! What can go wrong, as sentences for a person and exit codes for a program.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use epochgate_config::{ReadError, shown_duration};
+use epochgate_control::FrameError;
+use thiserror::Error;
+
+use crate::terminal::harmless;
+
+/// Why the command did not succeed.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The daemon says no.
+    #[error("{}", harmless(.0))]
+    Refused(String),
+    /// Nobody listens.
+    #[error(
+        "epochgated is not running: nothing listens at {}\n\
+         Start it (systemctl start epochgated), or name its socket with --socket.",
+        .0.display()
+    )]
+    NotRunning(PathBuf),
+    /// The socket's permissions.
+    #[error(
+        "this user may not use the control socket {}\n\
+         Become root (sudo epochgate …).",
+        .0.display()
+    )]
+    NotAllowed(PathBuf),
+    /// The daemon takes too long.
+    #[error(
+        "no answer in {}; the daemon goes on with it: see epochgate status",
+        shown_duration(*.0)
+    )]
+    TimedOut(Duration),
+    /// The connection broke.
+    #[error("the daemon ended the connection without an answer; see its log")]
+    Closed,
+    /// Anything else of the connection.
+    #[error("the control socket {}: {error}", path.display())]
+    Socket {
+        /// Of the socket.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// What the daemon sent is no answer.
+    #[error("the daemon's answer can't be understood: {0}")]
+    Frame(#[from] FrameError),
+    /// An answer to another question.
+    #[error("the daemon's answer does not fit the question")]
+    Unexpected,
+    /// Standard output is closed or full.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+    /// The configuration file can't be read.
+    #[error("{0}")]
+    Unreadable(#[from] ReadError),
+    /// Mistakes in the configuration, already rendered.
+    #[error("{0}")]
+    Mistakes(String),
+}
+
+impl Failure {
+    /// As `--help` lists them.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Refused(_)
+            | Self::Closed
+            | Self::Socket { .. }
+            | Self::Frame(_)
+            | Self::Unexpected
+            | Self::Output(_) => 1,
+            Self::Unreadable(_) | Self::Mistakes(_) => 2,
+            Self::NotRunning(_) => 3,
+            Self::NotAllowed(_) => 4,
+            Self::TimedOut(_) => 5,
+        })
+    }
+}

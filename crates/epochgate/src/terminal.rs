@@ -1,0 +1,112 @@
+//! What a terminal needs: colours where they are wanted, lines that fit, nothing that it would obey.
+
+use std::env;
+use std::io::{self, IsTerminal};
+
+/// Columns of a terminal that text is made for.
+pub(crate) const WIDTH: usize = 80;
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paint {
+    Plain,
+    Coloured,
+}
+
+/// What a colour says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tone {
+    Good,
+    Waiting,
+    Bad,
+    Name,
+}
+
+impl Paint {
+    pub(crate) fn for_stdout() -> Self {
+        Self::for_terminal(io::stdout().is_terminal())
+    }
+
+    pub(crate) fn for_stderr() -> Self {
+        Self::for_terminal(io::stderr().is_terminal())
+    }
+
+    /// Colours only on a terminal that knows them, and not if `NO_COLOR` is set to anything
+    /// (no-color.org).
+    fn for_terminal(is_terminal: bool) -> Self {
+        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
+        if is_terminal && !refused && !is_dumb {
+            Self::Coloured
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// `text` in the colour of `tone` (ECMA-48 SGR).
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Good => "1;32",
+            Tone::Waiting => "1;33",
+            Tone::Bad => "1;31",
+            Tone::Name => "1",
+        };
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Text that came over the network or from a file, without characters that a terminal obeys; line
+/// feeds stay.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => c,
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// `text` in lines of at most `width` characters, broken at blanks; a longer word stays whole.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_of_a_peer_are_not_obeyed() {
+        assert_eq!(
+            harmless("a\x1b[2Jb\r\n\u{9b}c"),
+            "a\u{fffd}[2Jb\u{fffd}\n\u{fffd}c"
+        );
+    }
+
+    #[test]
+    fn lines_break_at_blanks() {
+        assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("unbreakable x", 4), ["unbreakable", "x"]);
+        assert!(wrapped(" ", 4).is_empty());
+    }
+
+    #[test]
+    fn plain_paint_adds_nothing() {
+        assert_eq!(Paint::Plain.paint(Tone::Good, "open"), "open");
+        assert_eq!(Paint::Coloured.paint(Tone::Bad, "x"), "\x1b[1;31mx\x1b[0m");
+    }
+}
