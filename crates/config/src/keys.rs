@@ -136,6 +136,13 @@ pub const EPOCH_DRAIN: Bounds<Duration> = Bounds {
     default: Duration::from_secs(2),
 };
 
+/// `priority` of a policy template: room below for exemptions, and above for the widths of selectors.
+pub const PRIORITY: Bounds<u32> = Bounds {
+    least: 1000,
+    most: 1_000_000_000,
+    default: 254_700,
+};
+
 /// Octets of a configuration file at most.
 pub const FILE_LEN_MAX: usize = 4 << 20;
 /// Tunnels at most: each takes two of the 65,536 reqids that are ours.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::diagnostic::{Diagnostics, Sink, listed, nearest, quoted};
 use crate::files::Files;
-use crate::keys::Bounds;
+use crate::keys::PRIORITY;
 use crate::reader::{At, Schema, Section};
 use crate::values;
 
@@ -49,13 +49,6 @@ pub const TEMPLATE_KEYS: &[&str] = &[
 
 /// The outer address of that end, as a network of one host.
 const OUTER: &str = "%outer";
-
-/// `priority`: room below for exemptions, and above for the widths of selectors.
-const PRIORITY: Bounds<u32> = Bounds {
-    least: 1000,
-    most: 1_000_000_000,
-    default: 254_700,
-};
 
 /// Networks that a template gives to an end that names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
