@@ -238,7 +238,8 @@ pub struct EventState {
     pub flags: EventFlags,
     /// The sequence numbers.
     pub replay: Option<ReplayState>,
-    /// The counters.
+    /// The counters. In the event that a packet raises, that packet is not counted yet; the
+    /// sequence numbers have it already.
     pub usage: Option<Usage>,
     /// An event comes every so many packets, 0 for never.
     pub replay_threshold: Option<u32>,

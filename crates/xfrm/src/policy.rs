@@ -183,7 +183,6 @@ impl Policy {
 
 /// What an SA must look like to serve a policy (kernel: `xfrm_user_tmpl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Template {
     /// The outer source; unspecified in transport mode.
     pub source: IpAddr,
