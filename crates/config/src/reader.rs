@@ -270,7 +270,13 @@ fn wrong_type(sink: &mut Sink, key: &str, span: Span, want: &str, got: &DeValue<
     };
     let title = format!("{} must be {want}, not {got_name}", quoted(key));
     let found = sink.error(span, title, format!("this is {got_name}"));
-    if let (DeValue::String(text), "a list of texts") = (got, want) {
-        found.help(format!("write {key} = [{text:?}]"));
+    match (got, want) {
+        (DeValue::String(text), "a list of texts") => {
+            found.help(format!("write {key} = [{text:?}]"));
+        }
+        (DeValue::Array(_), "a table") => {
+            found.help("a table's heading has one pair of brackets");
+        }
+        _ => {}
     }
 }

@@ -62,6 +62,8 @@ mistakes! {
     server_rekey_that_is_not_supported: and("[tunnel.branch.epoch]\nserver-rekey = \"ignore\"\n"),
     a_value_of_the_wrong_type: with("\"site-to-site\"", "3"),
     a_table_that_is_a_text: with(r#"{ local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }"#, r#""all""#),
+    a_heading_with_two_brackets: refused("[[tunnel.branch]]\nrole = \"client\"\n"),
+    a_character_that_a_terminal_obeys: refused("role = \"\u{1b}[31m\"\n"),
     a_lone_text_for_a_list: with(r#"["10.1.0.0/16"]"#, r#""10.1.0.0/16""#),
     a_word_that_is_no_value: with(r#""client""#, r#""cleint""#),
     a_word_far_from_all: and("[daemon]\nlog = \"everything\"\n"),

@@ -25,10 +25,12 @@ Exit codes:
   4  the daemon's socket may not be used by this user
   5  no answer in time; the daemon goes on with what was asked";
 
-/// Negotiates IPsec tunnels, and holds their traffic in the kernel until a control ping through the
-/// new SAs is answered.
+/// Asks the epochgate daemon, and checks its configuration.
+///
+/// epochgated negotiates IPsec tunnels and holds their traffic in the kernel until a control ping
+/// through the new SAs has been answered.
 #[derive(Debug, Parser)]
-#[command(name = "epochgate", version, about, after_help = EXIT_CODES, max_term_width = 80)]
+#[command(name = "epochgate", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, value_name = "PATH", env = "EPOCHGATE_SOCKET", default_value = DEFAULT_SOCKET)]
@@ -48,8 +50,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
         timeout: Duration,
     },
-    /// Delete a tunnel's SAs and take its policies out of the kernel. Its traffic is no longer
-    /// protected and no longer held.
+    /// Delete a tunnel's SAs and take its policies out of the kernel.
+    ///
+    /// Its traffic is then neither protected nor held.
     Down {
         /// The tunnel's name.
         tunnel: String,
@@ -62,10 +65,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
         timeout: Duration,
     },
-    /// Make the daemon read its configuration file again. With mistakes in it the daemon keeps what
-    /// it has.
+    /// Make the daemon read its configuration file again.
+    ///
+    /// If there are mistakes in it, they are shown, and the daemon keeps what it has.
     Reload,
-    /// Show every tunnel: whether its traffic passes, and if not, why and what to do.
+    /// Show whether each tunnel's traffic passes, and if not, why and what to do.
     Status {
         /// Only this tunnel.
         tunnel: Option<String>,
@@ -74,6 +78,8 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Look for mistakes in a configuration file, without a daemon.
+    ///
+    /// It reads the files that the configuration names too: run it as the user that may.
     Check {
         /// The file.
         #[arg(default_value = DEFAULT_CONFIG)]

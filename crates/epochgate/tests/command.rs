@@ -4,8 +4,9 @@
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
@@ -144,6 +145,34 @@ fn a_socket_that_a_dead_daemon_left_counts_as_no_daemon() -> Outcome {
     drop(UnixListener::bind(&socket)?);
     let (code, _, _) = run(&["status"], &socket)?;
     assert_eq!(code, Some(3));
+    Ok(())
+}
+
+#[test]
+fn a_user_without_rights_to_the_socket_is_told_so() -> Outcome {
+    /// `nobody` on Linux: may not do what only root may.
+    const NOBODY: u32 = 65534;
+    let folder = tempfile::tempdir()?;
+    let open_to_all = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder.path(), open_to_all.clone())?;
+    // A copy, because the build folder may be closed to that user.
+    let program = folder.path().join("epochgate");
+    fs::copy(env!("CARGO_BIN_EXE_epochgate"), &program)?;
+    fs::set_permissions(&program, open_to_all)?;
+    let socket = folder.path().join("control.sock");
+    let _listener = UnixListener::bind(&socket)?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000))?;
+    let mut command = Command::new(program);
+    command.arg("status").arg("--socket").arg(&socket);
+    if fs::metadata("/proc/self")?.uid() == 0 {
+        command.uid(NOBODY);
+    }
+    let (code, _, err) = said(&command.output()?);
+    assert_eq!(code, Some(4), "{err}");
+    assert!(
+        err.starts_with("this user may not use the control socket"),
+        "{err}"
+    );
     Ok(())
 }
 
