@@ -10,7 +10,7 @@ use crate::event_socket::{is_overrun, read_events};
 use crate::exchange::Exchange;
 use crate::netlink::{self, EVENT_BUFFER, Inbox, KERNEL_PORT, REQUEST_BUFFER};
 use crate::request::{self, Batch, Query, body};
-use crate::socket::{ANSWER_TIMEOUT, DUMP_ATTEMPTS, cause_of};
+use crate::socket::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 use crate::wire::writer::Writer;
 use crate::{
     Cause, EventGroup, EventState, EventThresholds, Op, Operation, Policy, PolicyEntry, PolicyId,
@@ -242,11 +242,11 @@ impl AsyncSocket {
         let kernel = SocketAddr::new(KERNEL_PORT, 0);
         poll_fn(|context| self.socket.poll_send_to(context, request.bytes(), &kernel))
             .await
-            .map_err(|error| cause_of(&error))?;
+            .map_err(|error| Cause::of(&error))?;
         while !exchange.is_finished() {
             let sender = receive(&self.socket, &mut self.inbox)
                 .await
-                .map_err(|error| cause_of(&error))?;
+                .map_err(|error| Cause::of(&error))?;
             if let Some(datagram) = self.inbox.datagram(&sender) {
                 exchange.absorb(datagram).map_err(Cause::Malformed)?;
             }
@@ -345,7 +345,7 @@ fn open(receive_buffer: usize) -> Result<TokioSocket> {
         netlink::prepare(socket.socket_mut(), receive_buffer)?;
         Ok(socket)
     });
-    prepared.map_err(|error| XfrmError::socket(Operation::Open, &error))
+    prepared.map_err(|error| XfrmError::refused(Operation::Open, &error))
 }
 
 async fn receive(socket: &TokioSocket, inbox: &mut Inbox) -> io::Result<SocketAddr> {
@@ -355,5 +355,25 @@ async fn receive(socket: &TokioSocket, inbox: &mut Inbox) -> io::Result<SocketAd
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             received => return received,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>(_: &T) {}
+
+    /// Never runs: a multi-threaded runtime moves futures between threads, if it compiles.
+    #[allow(dead_code)]
+    fn every_future_can_be_spawned(
+        socket: &mut AsyncSocket,
+        events: &mut AsyncEventSocket,
+        sa: &Sa,
+    ) {
+        is_send(&socket.add_sa(sa));
+        is_send(&socket.sas());
+        is_send(&socket.batch(&[Op::AddSa(sa)]));
+        is_send(&events.next());
     }
 }

@@ -19,7 +19,7 @@ impl Counters {
     /// ENOENT if the kernel keeps none.
     pub fn read() -> Result<Self> {
         let text = std::fs::read_to_string(PATH)
-            .map_err(|error| XfrmError::socket(Operation::ReadCounters, &error))?;
+            .map_err(|error| XfrmError::refused(Operation::ReadCounters, &error))?;
         Self::parse(&text)
             .map_err(|error| XfrmError::new(Operation::ReadCounters, Cause::Malformed(error)))
     }

@@ -139,11 +139,34 @@ pub enum Cause {
     NotSent,
 }
 
+impl Cause {
+    /// Why a netlink socket failed: a time-out is an answer that did not come.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::NoAnswer,
+            _ => Self::Socket {
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            },
+        }
+    }
+}
+
 impl XfrmError {
     pub(crate) fn new(operation: Operation, cause: Cause) -> Self {
         Self { operation, cause }
     }
 
+    /// A system call other than an exchange with the kernel failed.
+    pub(crate) fn refused(operation: Operation, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let message = None;
+        Self {
+            operation,
+            cause: Cause::Refused { errno, message },
+        }
+    }
+
+    /// The netlink socket failed.
     pub(crate) fn socket(operation: Operation, error: &io::Error) -> Self {
         let cause = match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Cause::NoAnswer,
@@ -198,7 +221,8 @@ impl XfrmError {
         self.errno() == Some(libc::EEXIST)
     }
 
-    /// There is nothing with that identity (ESRCH for SAs, ENOENT for policies).
+    /// There is nothing with that identity (ESRCH for SAs, ENOENT for policies), or no SPI is left
+    /// in the range asked for (ENOENT).
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self.errno(), Some(libc::ESRCH | libc::ENOENT))
@@ -343,3 +367,57 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Spi;
+
+    fn refused(operation: Operation, errno: i32, message: Option<&str>) -> String {
+        let cause = Cause::Refused {
+            errno,
+            message: message.map(str::to_owned),
+        };
+        XfrmError::new(operation, cause).to_string()
+    }
+
+    #[test]
+    fn an_error_says_what_was_tried_what_the_kernel_said_and_who_must_act() {
+        let spi = Spi::new(0x100).expect("not zero");
+        let id = SaId::esp([192, 0, 2, 1].into(), spi);
+        let add = Operation::AddSa(Protocol::Esp, Some(id));
+        assert_eq!(
+            refused(add, libc::EPROTONOSUPPORT, Some("Requested type not found")),
+            "cannot add SA esp 0x00000100 to 192.0.2.1: the kernel says \"Requested type not \
+             found\", EPROTONOSUPPORT: Protocol not supported (the kernel has no ESP: load esp4 and \
+             esp6 (CONFIG_INET_ESP, CONFIG_INET6_ESP))"
+        );
+        let policy = Operation::AddPolicy(PolicyDirection::Out, Selector::ANY_V4);
+        assert_eq!(
+            refused(policy, libc::EEXIST, None),
+            "cannot add policy out 0.0.0.0/0 -> 0.0.0.0/0: EEXIST: File exists (there is a policy \
+             with this selector, mark and direction already)"
+        );
+        assert_eq!(
+            refused(Operation::Join(EventGroup::Acquire), libc::EPERM, None),
+            "cannot join the event group acquire: EPERM: Operation not permitted (CAP_NET_ADMIN is \
+             needed in the user namespace that owns this network namespace)"
+        );
+        assert_eq!(
+            refused(Operation::Open, libc::EPROTONOSUPPORT, None),
+            "cannot open an XFRM netlink socket: EPROTONOSUPPORT: Protocol not supported (the \
+             kernel has no XFRM over netlink: load xfrm_user (CONFIG_XFRM_USER))"
+        );
+    }
+
+    #[test]
+    fn a_time_out_of_the_socket_is_an_answer_that_did_not_come() {
+        let timeout = io::Error::from_raw_os_error(libc::EAGAIN);
+        let error = XfrmError::socket(Operation::ListSas, &timeout);
+        assert_eq!(error.cause(), &Cause::NoAnswer);
+        assert_eq!(
+            error.to_string(),
+            "cannot list SAs: the kernel did not answer"
+        );
+    }
+}

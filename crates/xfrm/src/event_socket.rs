@@ -36,7 +36,7 @@ impl EventSocket {
     /// EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT if the kernel has no XFRM over netlink.
     pub fn open(groups: &[EventGroup]) -> Result<Self> {
         let mut events =
-            Self::try_open().map_err(|error| XfrmError::socket(Operation::Open, &error))?;
+            Self::try_open().map_err(|error| XfrmError::refused(Operation::Open, &error))?;
         for group in groups {
             events.join(*group)?;
         }

@@ -49,7 +49,7 @@ impl Socket {
     /// EPROTONOSUPPORT if the kernel has no XFRM over netlink. CAP_NET_ADMIN is asked for by the
     /// operations only.
     pub fn open() -> Result<Self> {
-        Self::try_open().map_err(|error| XfrmError::socket(Operation::Open, &error))
+        Self::try_open().map_err(|error| XfrmError::refused(Operation::Open, &error))
     }
 
     fn try_open() -> io::Result<Self> {
@@ -76,11 +76,12 @@ impl Socket {
         self.apply(Op::AddSa(sa))
     }
 
-    /// Updates an SA (UPDSA): completes a larval one; of a complete one changes encapsulation,
-    /// limits, selector, mark and interface, never keys or addresses.
+    /// Updates an SA (UPDSA): completes a larval one; of a complete one changes the ports of its
+    /// encapsulation, its limits, output mark and interface, never keys, addresses or selector
+    /// (kernel: `xfrm_state_update`).
     ///
     /// # Errors
-    /// ESRCH if there is none.
+    /// ESRCH if there is none; EINVAL if a complete one would gain or lose encapsulation.
     pub fn update_sa(&mut self, sa: &Sa) -> Result<()> {
         self.apply(Op::UpdateSa(sa))
     }
@@ -264,11 +265,11 @@ impl Socket {
         let kernel = SocketAddr::new(KERNEL_PORT, 0);
         self.socket
             .send_to(request.bytes(), &kernel, 0)
-            .map_err(|error| cause_of(&error))?;
+            .map_err(|error| Cause::of(&error))?;
         while !exchange.is_finished() {
             let (_, sender) = match self.socket.recv_from(self.inbox.buffer(), 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                received => received.map_err(|error| cause_of(&error))?,
+                received => received.map_err(|error| Cause::of(&error))?,
             };
             if let Some(datagram) = self.inbox.datagram(&sender) {
                 exchange.absorb(datagram).map_err(Cause::Malformed)?;
@@ -290,8 +291,4 @@ impl Socket {
             }
         }
     }
-}
-
-pub(crate) fn cause_of(error: &io::Error) -> Cause {
-    XfrmError::socket(Operation::Open, error).cause().clone()
 }

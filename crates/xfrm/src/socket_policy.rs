@@ -129,7 +129,7 @@ fn checked(result: libc::c_int) -> Result<()> {
     if result == 0 {
         return Ok(());
     }
-    Err(XfrmError::socket(
+    Err(XfrmError::refused(
         Operation::SetSocketPolicy,
         &io::Error::last_os_error(),
     ))

@@ -345,7 +345,34 @@ fn an_allocated_spi_is_completed_by_an_update() {
             .expect("the one SPI of the range");
         assert_eq!(first.sa.spi.map(|spi| spi.get()), Some(0x1000));
         let error = socket.allocate_spi(&wanted).expect_err("it is taken");
-        assert!(error.is_exists() || error.is_missing(), "{error}");
+        assert!(error.is_missing(), "{error}");
+    });
+}
+
+#[test]
+fn an_update_moves_the_ports_of_an_sa_and_nothing_else() {
+    in_own_namespace(|| {
+        let mut socket = open();
+        let mut sa = tunnel_sa("192.0.2.1", "192.0.2.2", 0xc000_0001, 7);
+        sa.encap = Some(Encap::udp(4500, 4500));
+        sa.selector = Some(selector("10.1.0.0/16", "10.2.0.0/16"));
+        socket.add_sa(&sa).expect("add");
+        let id = sa.id().expect("an SPI");
+
+        let mut moved = sa.clone();
+        moved.encap = Some(Encap::udp(4500, 61_000));
+        moved.limits.hard.packets = Some(1000);
+        moved.protection = gcm(36);
+        moved.selector = Some(selector("10.9.0.0/16", "10.9.0.0/16"));
+        socket.update_sa(&moved).expect("update");
+        (sa.encap, sa.limits) = (moved.encap, moved.limits);
+        assert_eq!(socket.sa(id).expect("get").sa, sa);
+
+        moved.encap = None;
+        let error = socket
+            .update_sa(&moved)
+            .expect_err("encapsulation can't go");
+        assert_eq!(error.errno(), Some(22), "{error}");
     });
 }
 

@@ -188,3 +188,6 @@ mod limits {
     }
 }
 pub(crate) use limits::{from_wire as limits_from_wire, to_wire as limits_to_wire};
+
+#[cfg(test)]
+mod tests;

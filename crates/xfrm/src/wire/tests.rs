@@ -1,0 +1,406 @@
+//! Round trips of whatever can be said, and survival of whatever can be received.
+
+use std::num::NonZeroU32;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::writer::Writer;
+use super::{event, frame, info, policy, sa};
+use crate::event_socket::read_events;
+use crate::exchange::Exchange;
+use crate::{
+    Aead, Cipher, DecodeError, Encap, EventFlags, EventThresholds, Integrity, Key, Limit, Limits,
+    Mark, Mode, Operation, Policy, PolicyDirection, PortMatch, Prefix, Protection, Protocol,
+    RawAttribute, ReplayWindow, Reqid, Sa, SaDirection, SaFlags, SaRef, Selector, Spi, Template,
+    XfrmEvent,
+};
+
+/// Every message type from XFRM_MSG_NEWSA on, and some that no kernel has yet.
+const MESSAGE_TYPES: std::ops::RangeInclusive<u16> = 0x10..=0x30;
+
+fn spi() -> impl Strategy<Value = Spi> {
+    (1..=u32::MAX).prop_map(|number| Spi::new(number).expect("not zero"))
+}
+
+fn prefix_pair() -> impl Strategy<Value = (Prefix, Prefix)> {
+    let v4 = || (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(a, n)| Prefix::new(a.into(), n));
+    let v6 = || (any::<[u8; 16]>(), 0..=128_u8).prop_map(|(a, n)| Prefix::new(a.into(), n));
+    let both = |(a, b): (Result<Prefix, _>, Result<Prefix, crate::InvalidSelector>)| {
+        (a.expect("short enough"), b.expect("short enough"))
+    };
+    prop_oneof![(v4(), v4()).prop_map(both), (v6(), v6()).prop_map(both)]
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    let port = || any::<(u16, u16)>().prop_map(|(port, mask)| PortMatch { port, mask });
+    (prefix_pair(), any::<u8>(), port(), port()).prop_map(|((from, to), protocol, sport, dport)| {
+        let selector = Selector::new(from, to).expect("one family");
+        selector.with_protocol(protocol).with_ports(sport, dport)
+    })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    any::<(u32, u32)>().prop_map(|(value, mask)| Mark { value, mask })
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    let count = || option::of(0..u64::MAX);
+    let seconds = || option::of(1..=u64::MAX);
+    (count(), count(), seconds(), seconds()).prop_map(|(bytes, packets, added, used)| Limit {
+        bytes,
+        packets,
+        seconds_since_added: added,
+        seconds_since_used: used,
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (limit(), limit()).prop_map(|(soft, hard)| Limits { soft, hard })
+}
+
+fn protection() -> impl Strategy<Value = Protection> {
+    let key = || vec(any::<u8>(), 0..80).prop_map(Key::new);
+    let name = || "[a-z(),0-9]{1,63}";
+    let integrity = || {
+        (name(), key(), any::<u32>()).prop_map(|(name, key, bits)| Integrity {
+            name,
+            key,
+            truncation_bits: Some(bits),
+        })
+    };
+    prop_oneof![
+        (name(), key(), any::<u32>()).prop_map(|(name, key, icv_bits)| Protection::Aead(Aead {
+            name,
+            key,
+            icv_bits
+        })),
+        (name(), key(), option::of(integrity())).prop_map(|(name, key, integrity)| {
+            Protection::Encryption {
+                cipher: Cipher { name, key },
+                integrity,
+            }
+        }),
+        integrity().prop_map(Protection::Integrity),
+    ]
+}
+
+/// Attributes that no kernel has yet.
+fn unknown_attributes() -> impl Strategy<Value = Vec<RawAttribute>> {
+    let attribute = (100..200_u16, vec(any::<u8>(), 0..20));
+    vec(
+        attribute.prop_map(|(kind, value)| RawAttribute { kind, value }),
+        0..3,
+    )
+}
+
+prop_compose! {
+    fn any_sa()(
+        (source, destination) in prefix_pair(),
+        (spi, reqid, mode, protocol) in (spi(), any::<u32>(), 0..6_u8, any::<u8>()),
+        protection in protection(),
+        ports in option::of(any::<(u16, u16)>()),
+        (window, extended) in (1..=4096_u32, any::<bool>()),
+        limits in limits(),
+        selector in option::of(selector()),
+        (mark, output_mark, if_id) in (option::of(mark()), option::of(mark()), any::<u32>()),
+        (flags, outbound) in (any::<u8>(), option::of(any::<bool>())),
+        thresholds in option::of(any::<(u32, u32, u32)>()),
+        other in unknown_attributes(),
+    ) -> Sa {
+        let (source, destination) = (source.address(), destination.address());
+        let mut sa = Sa::esp_tunnel(source, destination, spi, Reqid(reqid), protection);
+        sa.mode = Mode::from_number(mode);
+        sa.protocol = Protocol::from_number(protocol);
+        sa.encap = ports.map(|(source, destination)| Encap::udp(source, destination));
+        sa.replay_window = ReplayWindow { packets: window, extended };
+        sa.limits = limits;
+        sa.selector = selector;
+        sa.mark = mark;
+        sa.output_mark = output_mark;
+        sa.if_id = NonZeroU32::new(if_id);
+        sa.flags = SaFlags::from_bits_retain(flags & 0x7f);
+        sa.direction = outbound.map(|out| if out { SaDirection::Out } else { SaDirection::In });
+        sa.replay_threshold = thresholds.map(|(replay, _, _)| replay);
+        sa.timer_threshold = thresholds.map(|(_, timer, _)| timer);
+        sa.mapping_interval_seconds = thresholds.map(|(_, _, seconds)| seconds);
+        sa.other = other;
+        sa
+    }
+}
+
+prop_compose! {
+    fn any_template()(
+        (source, destination) in prefix_pair(),
+        (spi, reqid) in (option::of(spi()), any::<u32>()),
+        (optional, share) in any::<(bool, u8)>(),
+    ) -> Template {
+        let (source, destination) = (source.address(), destination.address());
+        let template = Template::esp_tunnel(source, destination, Reqid(reqid));
+        Template { spi, optional, share, ..template }
+    }
+}
+
+prop_compose! {
+    fn any_policy()(
+        selector in selector(),
+        (direction, block, priority, index) in (0..3_u8, any::<bool>(), any::<u32>(), any::<u32>()),
+        templates in vec(any_template(), 0..=Policy::MAX_TEMPLATES),
+        (mark, if_id, sub_policy) in (option::of(mark()), any::<u32>(), any::<bool>()),
+        limits in limits(),
+        other in unknown_attributes(),
+    ) -> Policy {
+        let direction = PolicyDirection::from_number(direction).expect("a direction");
+        let make = if block { Policy::block } else { Policy::allow };
+        let mut policy = make(direction, selector, priority);
+        policy.index = index;
+        policy.templates = templates;
+        policy.mark = mark;
+        policy.if_id = NonZeroU32::new(if_id);
+        policy.sub_policy = sub_policy;
+        policy.limits = limits;
+        policy.other = other;
+        policy
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_sa_reads_back_as_it_was_written(written in any_sa()) {
+        let mut writer = Writer::new();
+        sa::put_sa(&mut writer, &written).expect("it can be said");
+        prop_assert_eq!(sa::entry(writer.bytes()).expect("well formed").sa, written);
+    }
+
+    #[test]
+    fn a_policy_reads_back_as_it_was_written(written in any_policy()) {
+        let mut writer = Writer::new();
+        policy::put_policy(&mut writer, &written).expect("it can be said");
+        let read = policy::entry(writer.bytes()).expect("well formed").policy;
+        prop_assert_eq!(read, written);
+    }
+
+    #[test]
+    fn a_policy_id_reads_back_as_it_was_written(policy in any_policy()) {
+        let mut writer = Writer::new();
+        policy::put_id(&mut writer, &policy.id());
+        let (read, _) = policy::split_id(writer.bytes()).expect("well formed");
+        prop_assert_eq!(read, policy.id());
+    }
+
+    #[test]
+    fn random_bodies_of_every_type_are_survived(
+        kind in MESSAGE_TYPES,
+        body in vec(any::<u8>(), 0..600),
+    ) {
+        read_everything(kind, &body);
+    }
+
+    #[test]
+    fn cut_and_damaged_messages_are_survived(
+        kind in MESSAGE_TYPES,
+        body in well_formed_body(),
+        cut in any::<prop::sample::Index>(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut body = body;
+        body.truncate(cut.index(body.len() + 1));
+        for (place, value) in damage {
+            if !body.is_empty() {
+                let place = place.index(body.len());
+                body[place] = value;
+            }
+        }
+        read_everything(kind, &body);
+    }
+
+    #[test]
+    fn random_datagrams_are_survived(datagram in vec(any::<u8>(), 0..200)) {
+        read_events(&datagram, &mut std::collections::VecDeque::new());
+        let operations = vec![Operation::ListSas; 3];
+        let _refused = Exchange::acknowledged(1, operations).absorb(&datagram);
+    }
+
+    #[test]
+    fn framed_random_answers_are_survived(
+        kind in 0..5_u16,
+        flags in any::<u16>(),
+        sequence in 0..4_u32,
+        body in vec(any::<u8>(), 0..100),
+    ) {
+        let mut writer = Writer::new();
+        let start = frame::begin_message(&mut writer, kind, flags, sequence);
+        writer.put(&body);
+        frame::end_message(&mut writer, start);
+        let _refused = Exchange::acknowledged(1, vec![Operation::ListSas; 3]).absorb(writer.bytes());
+    }
+
+    #[test]
+    fn no_key_is_ever_printed(written in any_sa()) {
+        let mut sa = written;
+        let secret = "237, 254, 237, 254";
+        let key = Key::new([237, 254].repeat(8));
+        sa.protection = Protection::aes_cbc_hmac_sha256_128(key.clone(), key);
+        sa.other = vec![RawAttribute { kind: 99, value: [237, 254].repeat(8) }];
+        let event = XfrmEvent::NewSa(Box::new(entry_of(&sa)));
+        for shown in [format!("{sa:?}"), format!("{event:?}")] {
+            prop_assert!(!shown.contains(secret), "a key is shown");
+        }
+    }
+}
+
+fn entry_of(sa: &Sa) -> crate::SaEntry {
+    let mut writer = Writer::new();
+    sa::put_sa(&mut writer, sa).expect("it can be said");
+    sa::entry(writer.bytes()).expect("well formed")
+}
+
+/// Bodies of SAs and policies, alone and behind the structures that carry them in events.
+fn well_formed_body() -> impl Strategy<Value = Vec<u8>> {
+    let head = prop_oneof![Just(0_usize), Just(8), Just(24), Just(96)];
+    let sa = any_sa().prop_map(|sa| {
+        let mut writer = Writer::new();
+        sa::put_sa(&mut writer, &sa).expect("it can be said");
+        writer.bytes().to_vec()
+    });
+    let policy = any_policy().prop_map(|policy| {
+        let mut writer = Writer::new();
+        policy::put_policy(&mut writer, &policy).expect("it can be said");
+        writer.bytes().to_vec()
+    });
+    (head, prop_oneof![sa, policy]).prop_map(|(head, body)| {
+        let mut bytes = vec![0; head];
+        bytes.extend_from_slice(&body);
+        bytes
+    })
+}
+
+/// Gives a body to every decoder there is. What they say of it is their business.
+fn read_everything(kind: u16, body: &[u8]) {
+    let event = event::event(kind, body);
+    let _shown = format!("{event:?}");
+    let _results = (
+        sa::entry(body).is_ok(),
+        policy::entry(body).is_ok(),
+        event::event_state(body).is_ok(),
+        info::sad(body).is_ok(),
+        info::spd(body).is_ok(),
+        frame::refusal(u16::MAX, body).is_ok(),
+        frame::refusal(0, body).is_ok(),
+        frame::done(u16::MAX, body).is_some(),
+    );
+}
+
+#[test]
+fn every_known_type_without_a_body_is_malformed() {
+    use netlink_packet_xfrm::constants as c;
+    let with_body = [
+        c::XFRM_MSG_NEWSA,
+        c::XFRM_MSG_DELSA,
+        c::XFRM_MSG_UPDSA,
+        c::XFRM_MSG_NEWPOLICY,
+        c::XFRM_MSG_DELPOLICY,
+        c::XFRM_MSG_UPDPOLICY,
+        c::XFRM_MSG_ACQUIRE,
+        c::XFRM_MSG_EXPIRE,
+        c::XFRM_MSG_POLEXPIRE,
+        c::XFRM_MSG_FLUSHSA,
+        c::XFRM_MSG_NEWAE,
+        c::XFRM_MSG_REPORT,
+        c::XFRM_MSG_MIGRATE,
+        c::XFRM_MSG_MAPPING,
+    ];
+    for kind in with_body {
+        let event = event::event(kind, &[]);
+        assert!(matches!(event, XfrmEvent::Malformed { message_type, .. } if message_type == kind));
+    }
+    assert_eq!(
+        event::event(0x30, &[1]),
+        XfrmEvent::Unknown {
+            message_type: 0x30,
+            length: 1
+        }
+    );
+}
+
+#[test]
+fn thresholds_read_back_as_they_were_written() {
+    let spi = Spi::new(5).expect("not zero");
+    let id = crate::SaId::esp([192, 0, 2, 1].into(), spi);
+    let reference = SaRef {
+        id,
+        mark: Some(Mark::exactly(7)),
+    };
+    let mut writer = Writer::new();
+    let flags = EventFlags::CAUSE_REPLAY;
+    event::put_event_state(&mut writer, &reference, flags, EventThresholds::NEXT_PACKET);
+    let state = event::event_state(writer.bytes()).expect("well formed");
+    assert_eq!(
+        (state.id, state.mark, state.flags),
+        (id, reference.mark, flags)
+    );
+    assert_eq!(
+        (state.replay_threshold, state.timer_threshold),
+        (Some(1), Some(0))
+    );
+}
+
+#[test]
+fn what_the_kernel_has_no_words_for_is_refused_before_it_is_sent() {
+    let spi = Spi::new(5).expect("not zero");
+    let sa = |source: [u8; 4]| {
+        let key = Key::new(vec![0; 20]);
+        let destination = [192, 0, 2, 2].into();
+        Sa::esp_tunnel(
+            source.into(),
+            destination,
+            spi,
+            Reqid(1),
+            Protection::aes_gcm_16(key),
+        )
+    };
+    let good = sa([192, 0, 2, 1]);
+    let mut mixed = good.clone();
+    mixed.source = [0_u16; 8].into();
+    let mut larval = good.clone();
+    larval.protection = Protection::Larval;
+    let mut anonymous = good.clone();
+    anonymous.spi = None;
+    let mut windowless = good.clone();
+    windowless.replay_window = ReplayWindow::extended(0);
+    let mut wide = good.clone();
+    wide.replay_window = ReplayWindow::packets(4097);
+    let mut long_name = good.clone();
+    long_name.protection = Protection::Aead(Aead {
+        name: "x".repeat(64),
+        key: Key::new(vec![0; 20]),
+        icv_bits: 128,
+    });
+    let refused = |sa: &Sa| sa::put_sa(&mut Writer::new(), sa).is_err();
+    assert!(!refused(&good));
+    for sa in [mixed, larval, anonymous, windowless, wide, long_name] {
+        assert!(refused(&sa), "{sa:?}");
+    }
+}
+
+#[test]
+fn the_kernels_words_are_found_with_and_without_the_request() {
+    let words = b"no such thing\0";
+    let answer = |echo: &[u8]| {
+        let mut writer = Writer::new();
+        writer.put(&(-22_i32).to_ne_bytes());
+        writer.put(&(16 + u32::try_from(echo.len()).expect("short")).to_ne_bytes());
+        writer.zeros(12);
+        writer.put(echo);
+        writer.attribute_bytes(1, words);
+        writer.bytes().to_vec()
+    };
+    let expected = Ok(Some((22, Some("no such thing".to_owned()))));
+    assert_eq!(frame::refusal(0x300, &answer(&[])), expected);
+    assert_eq!(frame::refusal(0x200, &answer(&[7; 8])), expected);
+    assert_eq!(frame::refusal(0, &answer(&[])), Ok(Some((22, None))));
+    assert_eq!(frame::refusal(0, &0_i32.to_ne_bytes()), Ok(None));
+    let short = DecodeError::short("nlmsgerr", 4, 2);
+    assert_eq!(frame::refusal(0, &[0, 0]), Err(short));
+}
