@@ -1,0 +1,18 @@
+//! The epochgate daemon: everything around the pure controller that touches the system.
+//!
+//! ```text
+//! udp ─────────┐                                      ┌─ udp
+//! ping ────────┤                                      ├─ ping
+//! kernel ──────┤                                      ├─ kernel
+//! addresses ───┼─→ shell ─ Input → Controller → Output ┼─ route
+//! control ─────┤                                      ├─ log
+//! signals ─────┘                                      └─ control
+//! ```
+//!
+//! [`daemon`] puts the parts together, after [`startup`] has checked what must be true; [`shell`]
+//! is the event loop.
+
+pub mod clock;
+pub mod ping;
+mod sys;
+pub mod udp;
