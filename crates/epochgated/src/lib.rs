@@ -12,7 +12,11 @@
 //! [`daemon`] puts the parts together, after [`startup`] has checked what must be true; [`shell`]
 //! is the event loop.
 
+pub mod addresses;
 pub mod clock;
+pub mod firewall;
 pub mod ping;
+pub mod route;
 mod sys;
+pub mod sysctl;
 pub mod udp;

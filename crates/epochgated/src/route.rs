@@ -1,0 +1,253 @@
+//! Routes with a preferred source for remote selectors, and what the routing table says of a
+//! destination.
+//!
+//! A host that owns an address inside its local selectors must send from that address, or its
+//! traffic misses the policies. Our routes carry a protocol number of their own
+//! ([`ROUTE_PROTOCOL`]), so that leftovers of a crash are known; a route of somebody else's is
+//! never replaced. Lookups (`RTM_GETROUTE`) meet no XFRM policy and send no packet.
+
+mod message;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use epochgate_controller::io::RouteSpec;
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::{Error, Handle};
+
+pub use self::message::ROUTE_PROTOCOL;
+use self::message::{NextHop, halves};
+
+/// Our routes, and the routing table's answers.
+#[derive(Debug)]
+pub struct Routes {
+    handle: Handle,
+    /// What was added, by destination as it stands in the table.
+    installed: HashMap<IpNet, Installed>,
+    /// What an earlier run left and no tunnel has asked for yet.
+    leftovers: HashMap<IpNet, RouteMessage>,
+}
+
+#[derive(Debug)]
+struct Installed {
+    message: RouteMessage,
+    source: IpAddr,
+    users: usize,
+}
+
+impl Routes {
+    /// Remembers what an earlier run left.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn open(handle: Handle) -> Result<Self, String> {
+        let mut routes = Self {
+            handle,
+            installed: HashMap::new(),
+            leftovers: HashMap::new(),
+        };
+        for message in routes.dump().await? {
+            if message::is_ours(&message)
+                && let Some(destination) = message::destination(&message)
+            {
+                routes.leftovers.insert(destination, message);
+            }
+        }
+        Ok(routes)
+    }
+
+    /// The address that this host would send to `destination` from.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn source_for(&self, destination: IpAddr) -> Result<IpAddr, String> {
+        let answer = self.look_up(destination).await?;
+        message::preferred_source(&answer)
+            .ok_or_else(|| format!("this host has no address to send to {destination} from"))
+    }
+
+    /// Adds a route. A default route becomes two halves, so that the host's own one stays.
+    ///
+    /// # Errors
+    /// A sentence that says what failed, and who else has such a route.
+    pub async fn add(&mut self, route: RouteSpec) -> Result<(), String> {
+        let hop = message::next_hop(&self.look_up(route.via).await?)
+            .ok_or_else(|| format!("there is no route to the peer {}", route.via))?;
+        let mut added = Vec::new();
+        for destination in halves(route.destination) {
+            if let Err(error) = self.add_one(destination, route.source, hop).await {
+                for destination in added {
+                    // The first failure is the one to tell.
+                    let _ = self.remove_one(destination).await;
+                }
+                return Err(error);
+            }
+            added.push(destination);
+        }
+        Ok(())
+    }
+
+    /// Takes a route away, once nobody uses it any more; one that is gone already counts as
+    /// removed.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn remove(&mut self, route: RouteSpec) -> Result<(), String> {
+        for destination in halves(route.destination) {
+            self.remove_one(destination).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier run left and the configuration does not ask for any more.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn remove_leftovers(&mut self) -> Result<usize, String> {
+        let leftovers = std::mem::take(&mut self.leftovers);
+        let count = leftovers.len();
+        for (destination, message) in leftovers {
+            self.delete(destination, message).await?;
+        }
+        Ok(count)
+    }
+
+    async fn add_one(
+        &mut self,
+        destination: IpNet,
+        source: IpAddr,
+        hop: NextHop,
+    ) -> Result<(), String> {
+        if let Some(installed) = self.installed.get(&destination)
+            && installed.source != source
+        {
+            return Err(format!(
+                "cannot add a route to {destination} with source {source}: another tunnel has \
+                     one with source {}",
+                installed.source
+            ));
+        }
+        let message = message::route(destination, source, hop)
+            .map_err(|error| format!("cannot add a route to {destination}: {error}"))?;
+        if let Some(foreign) = self.foreign(destination).await? {
+            return Err(format!(
+                "cannot add a route to {destination}: there is one already ({foreign}); remove it, \
+                 or give it the preferred source {source} and choose a policy template without \
+                 routes"
+            ));
+        }
+        // Replacing is safe: whatever is there is ours.
+        self.handle
+            .route()
+            .add(message.clone())
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| format!("cannot add a route to {destination}: {}", text(&error)))?;
+        self.leftovers.remove(&destination);
+        let users = self
+            .installed
+            .get(&destination)
+            .map_or(0, |installed| installed.users);
+        self.installed.insert(
+            destination,
+            Installed {
+                message,
+                source,
+                users: users + 1,
+            },
+        );
+        Ok(())
+    }
+
+    async fn remove_one(&mut self, destination: IpNet) -> Result<(), String> {
+        let Some(installed) = self.installed.get_mut(&destination) else {
+            return Ok(());
+        };
+        installed.users -= 1;
+        if installed.users > 0 {
+            return Ok(());
+        }
+        let message = installed.message.clone();
+        self.installed.remove(&destination);
+        self.delete(destination, message).await
+    }
+
+    async fn delete(&self, destination: IpNet, message: RouteMessage) -> Result<(), String> {
+        match self.handle.route().del(message).execute().await {
+            Ok(()) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::ESRCH) => Ok(()),
+            Err(error) => Err(format!(
+                "cannot remove the route to {destination}: {}",
+                text(&error)
+            )),
+        }
+    }
+
+    /// A route of somebody else's to exactly that destination, in the main table.
+    async fn foreign(&self, destination: IpNet) -> Result<Option<String>, String> {
+        let routes = self.dump().await?;
+        Ok(routes
+            .iter()
+            .find(|route| {
+                message::in_main_table(route)
+                    && !message::is_ours(route)
+                    && message::destination(route) == Some(destination)
+            })
+            .map(message::describe))
+    }
+
+    async fn dump(&self) -> Result<Vec<RouteMessage>, String> {
+        let mut routes = Vec::new();
+        for request in message::all_routes() {
+            let mut answers = Box::pin(self.handle.route().get(request).execute());
+            loop {
+                match answers.try_next().await {
+                    Ok(Some(route)) => routes.push(route),
+                    Ok(None) => break,
+                    // A kernel without IPv6.
+                    Err(error) if errno(&error) == Some(libc::EAFNOSUPPORT) => break,
+                    Err(error) => {
+                        return Err(format!("cannot list the routes: {}", text(&error)));
+                    }
+                }
+            }
+        }
+        Ok(routes)
+    }
+
+    async fn look_up(&self, destination: IpAddr) -> Result<RouteMessage, String> {
+        let mut answers = Box::pin(
+            self.handle
+                .route()
+                .get(message::look_up(destination))
+                .execute(),
+        );
+        match answers.try_next().await {
+            Ok(Some(route)) => Ok(route),
+            Ok(None) => Err(format!("there is no route to {destination}")),
+            Err(error) => Err(format!(
+                "there is no route to {destination}: {}",
+                text(&error)
+            )),
+        }
+    }
+}
+
+/// The error number, positive, if the kernel gave one.
+pub(crate) fn errno(error: &Error) -> Option<i32> {
+    match error {
+        Error::NetlinkError(error) => Some(error.raw_code().abs()),
+        _ => None,
+    }
+}
+
+/// What the kernel says, without netlink's wrapping.
+pub(crate) fn text(error: &Error) -> String {
+    match error {
+        Error::NetlinkError(error) => error.to_io().to_string(),
+        other => other.to_string(),
+    }
+}
