@@ -15,6 +15,7 @@
 pub mod addresses;
 pub mod clock;
 pub mod firewall;
+pub mod kernel;
 pub mod ping;
 pub mod route;
 mod sys;

@@ -1,0 +1,165 @@
+//! The kernel's SAs and policies as the controller's, and which of them are ours.
+
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+
+use epochgate_controller::REQIDS;
+use epochgate_controller::io::{PolicyDirection, PolicyKey, SaId, Spi};
+use epochgate_xfrm::{Policy, PolicyAction, PolicyId, PortMatch, Prefix, Protocol, Selector};
+use ipnet::IpNet;
+
+/// ICMPv6 (RFC 4443 §1).
+const PROTOCOL_ICMPV6: u8 = 58;
+
+/// An ESP SA's identity; `None` for other protocols.
+pub(super) fn sa_id(id: epochgate_xfrm::SaId) -> Option<SaId> {
+    if id.protocol != Protocol::Esp {
+        return None;
+    }
+    Some(SaId {
+        destination: id.destination,
+        spi: Spi(NonZeroU32::new(id.spi.get())?),
+    })
+}
+
+/// Our policies among all: those with a reqid of ours, and the exemptions beside them. An exemption
+/// has no template and so no reqid; it is ours if it exempts from a policy of ours and comes before
+/// it.
+pub(super) fn our_policies(policies: &[&Policy]) -> Vec<PolicyKey> {
+    let mut ours = Vec::new();
+    let mut priorities = HashSet::new();
+    for policy in policies {
+        if is_ours(policy)
+            && let Some(key) = policy_key(policy)
+        {
+            ours.push(key);
+            priorities.insert((key, policy.priority));
+        }
+    }
+    let exemptions = policies
+        .iter()
+        .filter(|policy| policy.action == PolicyAction::Allow && policy.templates.is_empty())
+        .filter_map(|policy| {
+            let key = policy_key(policy)?;
+            key.icmpv6_type?;
+            let exempted_from = PolicyKey {
+                icmpv6_type: None,
+                ..key
+            };
+            priorities
+                .iter()
+                .any(|(ours, priority)| *ours == exempted_from && policy.priority < *priority)
+                .then_some(key)
+        })
+        .collect::<Vec<_>>();
+    ours.extend(exemptions);
+    ours
+}
+
+fn is_ours(policy: &Policy) -> bool {
+    policy
+        .templates
+        .iter()
+        .any(|template| REQIDS.contains(&template.reqid.0))
+}
+
+/// A policy's key; `None` if we make no such policies (marks, interfaces, ports).
+pub(super) fn policy_key(policy: &Policy) -> Option<PolicyKey> {
+    let plain = policy.mark.is_none() && policy.if_id.is_none() && !policy.sub_policy;
+    plain
+        .then(|| key(policy.direction, &policy.selector))
+        .flatten()
+}
+
+/// The key of a deleted policy of which the kernel told the selector alone.
+pub(super) fn key_of_id(id: &PolicyId) -> Option<PolicyKey> {
+    let plain = id.mark.is_none() && id.if_id.is_none() && !id.sub_policy;
+    match id.key {
+        epochgate_xfrm::PolicyKey::Selector(selector) if plain => key(id.direction, &selector),
+        epochgate_xfrm::PolicyKey::Selector(_) | epochgate_xfrm::PolicyKey::Index(_) => None,
+    }
+}
+
+fn key(direction: epochgate_xfrm::PolicyDirection, selector: &Selector) -> Option<PolicyKey> {
+    let direction = match direction {
+        epochgate_xfrm::PolicyDirection::In => PolicyDirection::In,
+        epochgate_xfrm::PolicyDirection::Out => PolicyDirection::Out,
+        epochgate_xfrm::PolicyDirection::Forward => PolicyDirection::Fwd,
+        epochgate_xfrm::PolicyDirection::SocketIn | epochgate_xfrm::PolicyDirection::SocketOut => {
+            return None;
+        }
+    };
+    let icmpv6_type = match (selector.protocol, selector.source_port) {
+        (0, PortMatch::ANY) => None,
+        (
+            PROTOCOL_ICMPV6,
+            PortMatch {
+                port,
+                mask: u16::MAX,
+            },
+        ) => Some(u8::try_from(port).ok()?),
+        _ => return None,
+    };
+    if selector.destination_port != PortMatch::ANY || selector.interface_index != 0 {
+        return None;
+    }
+    Some(PolicyKey {
+        direction,
+        source: network(selector.source())?,
+        destination: network(selector.destination())?,
+        icmpv6_type,
+    })
+}
+
+fn network(prefix: Prefix) -> Option<IpNet> {
+    IpNet::new(prefix.address(), prefix.length()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use epochgate_controller::io::{PolicyAction as Action, PolicySpec};
+
+    use super::super::spec;
+    use super::*;
+
+    fn spec_of(icmpv6_type: Option<u8>, priority: u32, action: Action) -> PolicySpec {
+        PolicySpec {
+            key: PolicyKey {
+                direction: PolicyDirection::Out,
+                source: "2001:db8:1::/48".parse().expect("network"),
+                destination: "2001:db8:2::/48".parse().expect("network"),
+                icmpv6_type,
+            },
+            priority,
+            action,
+        }
+    }
+
+    fn found(specs: &[PolicySpec]) -> Vec<PolicyKey> {
+        let policies: Vec<Policy> = specs
+            .iter()
+            .map(|spec| spec::policy(spec).expect("a policy"))
+            .collect();
+        our_policies(&policies.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn policies_with_our_reqids_and_their_exemptions_are_ours() {
+        let hold = spec_of(
+            None,
+            1000,
+            Action::Hold {
+                reqid: *REQIDS.start(),
+            },
+        );
+        let exempt = spec_of(Some(135), 900, Action::Exempt);
+        assert_eq!(found(&[exempt, hold]), [hold.key, exempt.key]);
+    }
+
+    #[test]
+    fn other_peoples_policies_and_exemptions_are_not() {
+        let foreign = spec_of(None, 1000, Action::Hold { reqid: 1 });
+        let exempt = spec_of(Some(135), 900, Action::Exempt);
+        assert_eq!(found(&[exempt, foreign]), []);
+    }
+}

@@ -1,0 +1,262 @@
+//! The controller's specifications as the kernel's SAs and policies.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use epochgate_controller::io::{
+    self, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaSpec, XfrmError,
+};
+use epochgate_controller::{REQIDS, Secret};
+use epochgate_xfrm::{
+    Encap, EventThresholds, Key, Policy, PolicyId, PortMatch, Prefix, Protection, ReplayWindow,
+    Reqid, Sa, SaFlags, SaId, Selector, Spi, Template,
+};
+
+use super::invalid;
+
+/// Packets of the anti-replay window of inbound SAs: what RFC 4303 §3.4.3 recommends.
+const REPLAY_WINDOW_PACKETS: u32 = 64;
+/// ICMPv6 (RFC 4443 §1).
+const PROTOCOL_ICMPV6: u8 = 58;
+
+/// Outer addresses of a template that never has an SA. Documentation addresses (RFC 5737,
+/// RFC 3849): the kernel looks for a route to the second one, and nobody is there.
+const HOLD_V4: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+const HOLD_V6: (Ipv6Addr, Ipv6Addr) = (
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+);
+
+pub(super) fn sa_id(id: io::SaId) -> SaId {
+    SaId::esp(id.destination, Spi::from(id.spi.0))
+}
+
+pub(super) fn sa(spec: &SaSpec) -> Sa {
+    let mut sa = Sa::esp_tunnel(
+        spec.source,
+        spec.id.destination,
+        Spi::from(spec.id.spi.0),
+        Reqid(spec.reqid),
+        protection(&spec.key),
+    );
+    // The inner family may differ from the outer one.
+    sa.flags = SaFlags::AF_UNSPEC;
+    sa.encap = spec
+        .encapsulation
+        .map(|ports| Encap::udp(ports.source_port, ports.destination_port));
+    sa.limits.hard.seconds_since_added = Some(spec.hard_lifetime.as_secs());
+    let thresholds = match spec.direction {
+        SaDirection::Inbound { report_first } => {
+            sa.replay_window = ReplayWindow::packets(REPLAY_WINDOW_PACKETS);
+            if report_first {
+                EventThresholds::NEXT_PACKET
+            } else {
+                EventThresholds::SILENT
+            }
+        }
+        SaDirection::Outbound => EventThresholds::SILENT,
+    };
+    sa.replay_threshold = thresholds.replay;
+    sa.timer_threshold = thresholds.timer;
+    sa
+}
+
+/// AES-GCM is all that is negotiated; the key's length tells which (RFC 4106 §8.1).
+fn protection(key: &Secret) -> Protection {
+    Protection::aes_gcm_16(Key::from(key.expose()))
+}
+
+/// An SA that shows whether the kernel has ESP and AES-GCM.
+pub(super) fn probe() -> Sa {
+    let (source, destination) = HOLD_V4;
+    // Nobody negotiates an SPI with the highest number and a documentation address.
+    let spi = Spi::from(std::num::NonZeroU32::MAX);
+    let key = Key::new(vec![0; 20]);
+    Sa::esp_tunnel(
+        source.into(),
+        destination.into(),
+        spi,
+        Reqid(*REQIDS.end()),
+        Protection::aes_gcm_16(key),
+    )
+}
+
+pub(super) fn policies(specs: &[PolicySpec]) -> Result<Vec<Policy>, XfrmError> {
+    specs.iter().map(policy).collect()
+}
+
+pub(super) fn policy_id(key: &PolicyKey) -> Result<PolicyId, XfrmError> {
+    Ok(PolicyId::new(direction(key.direction), selector(key)?))
+}
+
+pub(super) fn policy(spec: &PolicySpec) -> Result<Policy, XfrmError> {
+    let (direction, selector) = (direction(spec.key.direction), selector(&spec.key)?);
+    let template = match spec.action {
+        PolicyAction::Exempt => {
+            return Ok(Policy::allow(direction, selector, spec.priority));
+        }
+        PolicyAction::Hold { reqid } => {
+            let (source, destination): (IpAddr, IpAddr) = match spec.key.source.addr() {
+                IpAddr::V4(_) => (HOLD_V4.0.into(), HOLD_V4.1.into()),
+                IpAddr::V6(_) => (HOLD_V6.0.into(), HOLD_V6.1.into()),
+            };
+            Template::esp_tunnel(source, destination, Reqid(reqid))
+        }
+        PolicyAction::Pin { reqid, sa, source } => {
+            Template::esp_tunnel(source, sa.destination, Reqid(reqid))
+                .pinned_to(Spi::from(sa.spi.0))
+        }
+        PolicyAction::Accept { reqid } => {
+            let any = match spec.key.source.addr() {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            Template::esp_tunnel(any, any, Reqid(reqid))
+        }
+    };
+    Ok(Policy::protect(
+        direction,
+        selector,
+        spec.priority,
+        template,
+    ))
+}
+
+fn direction(direction: PolicyDirection) -> epochgate_xfrm::PolicyDirection {
+    match direction {
+        PolicyDirection::In => epochgate_xfrm::PolicyDirection::In,
+        PolicyDirection::Out => epochgate_xfrm::PolicyDirection::Out,
+        PolicyDirection::Fwd => epochgate_xfrm::PolicyDirection::Forward,
+    }
+}
+
+fn selector(key: &PolicyKey) -> Result<Selector, XfrmError> {
+    let prefix = |network: ipnet::IpNet| Prefix::new(network.addr(), network.prefix_len());
+    let source = prefix(key.source).map_err(invalid)?;
+    let destination = prefix(key.destination).map_err(invalid)?;
+    let selector = Selector::new(source, destination).map_err(invalid)?;
+    Ok(match key.icmpv6_type {
+        None => selector,
+        // The kernel compares an ICMP message's type with the source port (xfrm_flowi_sport).
+        Some(icmpv6_type) => selector
+            .with_protocol(PROTOCOL_ICMPV6)
+            .with_ports(PortMatch::exactly(icmpv6_type.into()), PortMatch::ANY),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use epochgate_controller::crypto::Cipher;
+    use epochgate_controller::io::Encapsulation;
+
+    use super::super::read;
+    use super::*;
+
+    fn key(direction: PolicyDirection, icmpv6_type: Option<u8>) -> PolicyKey {
+        PolicyKey {
+            direction,
+            source: "2001:db8:1::/48".parse().expect("network"),
+            destination: "2001:db8:2::/48".parse().expect("network"),
+            icmpv6_type,
+        }
+    }
+
+    fn spi() -> io::Spi {
+        io::Spi(NonZeroU32::new(0xc000_0001).expect("not 0"))
+    }
+
+    #[test]
+    fn a_policys_key_reads_back_as_it_was_written() {
+        for direction in [
+            PolicyDirection::In,
+            PolicyDirection::Out,
+            PolicyDirection::Fwd,
+        ] {
+            for icmpv6_type in [None, Some(135)] {
+                let spec = PolicySpec {
+                    key: key(direction, icmpv6_type),
+                    priority: 7,
+                    action: PolicyAction::Hold { reqid: 1 },
+                };
+                let policy = policy(&spec).expect("a policy");
+                assert_eq!(read::policy_key(&policy), Some(spec.key));
+                let id = policy_id(&spec.key).expect("an id");
+                assert_eq!(read::key_of_id(&id), Some(spec.key));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pin_names_reqid_and_spi_and_acceptance_no_spi() {
+        let sa = io::SaId {
+            destination: [198, 51, 100, 1].into(),
+            spi: spi(),
+        };
+        let pin = policy(&PolicySpec {
+            key: key(PolicyDirection::Out, None),
+            priority: 1,
+            action: PolicyAction::Pin {
+                reqid: 5,
+                sa,
+                source: [198, 51, 100, 2].into(),
+            },
+        })
+        .expect("a policy");
+        assert_eq!(pin.templates[0].spi, Some(Spi::from(spi().0)));
+        assert_eq!(pin.templates[0].reqid, Reqid(5));
+        let accept = policy(&PolicySpec {
+            key: key(PolicyDirection::In, None),
+            priority: 1,
+            action: PolicyAction::Accept { reqid: 5 },
+        })
+        .expect("a policy");
+        assert_eq!(accept.templates[0].spi, None);
+        assert!(accept.templates[0].source.is_unspecified());
+        assert!(!accept.templates[0].optional);
+    }
+
+    #[test]
+    fn only_an_exemption_has_no_template() {
+        let exempt = policy(&PolicySpec {
+            key: key(PolicyDirection::Out, Some(135)),
+            priority: 1,
+            action: PolicyAction::Exempt,
+        })
+        .expect("a policy");
+        assert!(exempt.templates.is_empty());
+        assert_eq!(exempt.selector.protocol, 58);
+    }
+
+    #[test]
+    fn only_an_awaited_sa_reports_its_first_packet() {
+        let mut spec = SaSpec {
+            id: io::SaId {
+                destination: [192, 0, 2, 9].into(),
+                spi: spi(),
+            },
+            source: [192, 0, 2, 8].into(),
+            direction: SaDirection::Inbound { report_first: true },
+            reqid: 5,
+            cipher: Cipher::AesGcm256,
+            key: vec![1; 36].into(),
+            encapsulation: Some(Encapsulation {
+                source_port: 4500,
+                destination_port: 31000,
+            }),
+            hard_lifetime: Duration::from_secs(7200),
+        };
+        let awaited = sa(&spec);
+        assert_eq!(awaited.replay_threshold, Some(1));
+        assert_eq!(awaited.replay_window.packets, 64);
+        assert_eq!(awaited.encap, Some(Encap::udp(4500, 31000)));
+        spec.direction = SaDirection::Inbound {
+            report_first: false,
+        };
+        assert_eq!(sa(&spec).replay_threshold, Some(0));
+        spec.direction = SaDirection::Outbound;
+        assert_eq!(sa(&spec).replay_threshold, Some(0));
+        assert_eq!(sa(&spec).timer_threshold, Some(0));
+    }
+}
