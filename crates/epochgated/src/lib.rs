@@ -13,11 +13,18 @@
 //! is the event loop.
 
 pub mod addresses;
+pub mod cli;
 pub mod clock;
+pub mod control;
+pub mod daemon;
 pub mod firewall;
 pub mod kernel;
+pub mod log;
 pub mod ping;
 pub mod route;
+pub mod settings;
+pub mod shell;
+pub mod startup;
 mod sys;
 pub mod sysctl;
 pub mod udp;

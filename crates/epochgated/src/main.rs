@@ -1,2 +1,10 @@
 //! The epochgate daemon.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use epochgated::cli::Arguments;
+
+fn main() -> ExitCode {
+    epochgated::daemon::main(&Arguments::parse())
+}

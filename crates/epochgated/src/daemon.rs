@@ -1,0 +1,141 @@
+//! The daemon from start to end: checks, opens everything, runs the shell, puts back.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use epochgate_controller::Controller;
+use epochgate_controller::config::Config;
+use epochgate_crypto::Ring;
+use tokio::sync::mpsc;
+
+use crate::addresses::Addresses;
+use crate::cli::Arguments;
+use crate::control::ControlServer;
+use crate::kernel::Kernel;
+use crate::log;
+use crate::ping::Pinger;
+use crate::route::Routes;
+use crate::settings::Settings;
+use crate::shell::{Hands, Shell, Sources};
+use crate::startup::{self, Lock, StartError};
+use crate::sysctl::LarvalDrop;
+use crate::udp::IkeSockets;
+
+/// Something failed at run time.
+const FAILED: u8 = 1;
+/// The configuration is wrong; the same number as clap's for a wrong command line.
+const WRONG_CONFIGURATION: u8 = 2;
+/// Changes of the host's addresses that wait for the shell.
+const ADDRESSES_WAITING_MAX: usize = 1;
+
+/// Does what the command line says and tells how it ended.
+#[must_use]
+pub fn main(arguments: &Arguments) -> ExitCode {
+    let (settings, config) = match Settings::load(arguments) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    if arguments.check {
+        println!(
+            "{}: no mistakes, {} tunnels",
+            arguments.config.display(),
+            config.tunnels.len()
+        );
+        return ExitCode::SUCCESS;
+    }
+    log::start(arguments.log_format, settings.daemon.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(settings, config)),
+        Err(error) => Err(StartError::System {
+            action: "cannot start",
+            error,
+        }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
+    startup::check_capabilities()?;
+    let lock = Lock::take(&settings.daemon.state_dir)?;
+    let mut kernel = Kernel::open().map_err(startup::explain_kernel)?;
+    kernel.probe_esp().await.map_err(startup::explain_kernel)?;
+    let sockets = IkeSockets::open().map_err(startup::explain)?;
+    let pinger = Pinger::open().map_err(StartError::Ping)?;
+
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(|error| StartError::System {
+            action: "cannot open a route netlink socket",
+            error,
+        })?;
+    let routing = tokio::spawn(connection);
+    let routes = Routes::open(handle.clone())
+        .await
+        .map_err(StartError::Routing)?;
+    let mut addresses = Addresses::watch(handle).map_err(|error| StartError::System {
+        action: "cannot watch the host's addresses",
+        error,
+    })?;
+    let owned = addresses.changed().await.map_err(StartError::Routing)?;
+    let (sender, receiver) = mpsc::channel(ADDRESSES_WAITING_MAX);
+    let watching = tokio::spawn(watch(addresses, sender));
+    let socket = &settings.daemon.socket;
+    let control = ControlServer::listen(socket).map_err(|error| StartError::Control {
+        socket: socket.clone(),
+        error,
+    })?;
+
+    let larval_drop = LarvalDrop::queue_packets(&settings.daemon.state_dir)?;
+    let hands = Hands {
+        kernel,
+        sockets,
+        pinger,
+        routes,
+    };
+    let controller = Controller::new(Arc::new(Ring::new()));
+    let mut shell = Shell::new(controller, settings, hands);
+    let sources = Sources {
+        control,
+        addresses: receiver,
+    };
+    let outcome = shell.run(config, owned, sources).await;
+    if let Err(error) = larval_drop.restore() {
+        tracing::warn!("{error}");
+    }
+    watching.abort();
+    routing.abort();
+    drop(lock);
+    outcome.map_err(|error| StartError::System {
+        action: "the daemon cannot go on",
+        error,
+    })
+}
+
+/// Tells the shell each time that the host's addresses change.
+async fn watch(mut addresses: Addresses, shell: mpsc::Sender<Vec<IpAddr>>) {
+    loop {
+        match addresses.changed().await {
+            Ok(owned) => {
+                if shell.send(owned).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!("{error}: changes will not be seen");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The event loop: one [`Controller`], everything that it hears and everything that it asks for.
+//!
+//! One input at a time goes in; then all outputs are performed, in order. What performing them
+//! brings (the kernel's answers, a ping that could not be sent) goes in before anything new is
+//! waited for.
+
+mod hears;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use epochgate_control::{Request, Response};
+use epochgate_controller::config::{Config, TunnelName};
+use epochgate_controller::event::{Event, EventKind};
+use epochgate_controller::io::{Command, CommandId, CommandOutcome, Datagram, RouteSpec};
+use epochgate_controller::status::StatusReport;
+use epochgate_controller::{Controller, Input, Output, Timestamp};
+use sd_notify::NotifyState;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use self::hears::{Ears, Heard};
+use crate::control::Asked;
+use crate::firewall::{self, Finding};
+use crate::kernel::Kernel;
+use crate::ping::Pinger;
+use crate::route::Routes;
+use crate::settings::Settings;
+use crate::udp::IkeSockets;
+use crate::{clock, log};
+
+pub use self::hears::Sources;
+
+/// Time that stopping may take; then the process ends with what is done.
+const STOP_TIME: Duration = Duration::from_secs(5);
+/// Answers of the firewall examination that wait for the loop.
+const FINDINGS_WAITING_MAX: usize = 4;
+
+/// The parts that perform what the controller asks for.
+pub struct Hands {
+    /// SAs and policies.
+    pub kernel: Kernel,
+    /// IKE's datagrams.
+    pub sockets: IkeSockets,
+    /// Control pings.
+    pub pinger: Pinger,
+    /// Routes, and source addresses.
+    pub routes: Routes,
+}
+
+/// The running daemon.
+pub struct Shell {
+    controller: Controller,
+    settings: Settings,
+    hands: Hands,
+    pending: VecDeque<Input>,
+    /// Who waits for which command's answer.
+    asked: HashMap<CommandId, oneshot::Sender<Response>>,
+    last_command: u64,
+    stop: Option<CommandId>,
+    stopped: bool,
+    wake_at: Option<Timestamp>,
+    now: Timestamp,
+    firewall: Firewall,
+}
+
+/// What the examination of the firewall found, for `status`.
+struct Firewall {
+    sender: mpsc::Sender<Vec<Finding>>,
+    results: mpsc::Receiver<Vec<Finding>>,
+    known: Vec<Finding>,
+}
+
+impl Shell {
+    /// A shell around a controller that knows nothing yet.
+    #[must_use]
+    pub fn new(controller: Controller, settings: Settings, hands: Hands) -> Self {
+        let (sender, results) = mpsc::channel(FINDINGS_WAITING_MAX);
+        Self {
+            controller,
+            settings,
+            hands,
+            pending: VecDeque::new(),
+            asked: HashMap::new(),
+            last_command: 0,
+            stop: None,
+            stopped: false,
+            wake_at: None,
+            now: Timestamp::ZERO,
+            firewall: Firewall {
+                sender,
+                results,
+                known: Vec::new(),
+            },
+        }
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// When a descriptor that must work fails; the policies then stay as they are.
+    pub async fn run(
+        &mut self,
+        config: Config,
+        addresses: Vec<IpAddr>,
+        sources: Sources,
+    ) -> io::Result<()> {
+        let mut ears = Ears::open(sources)?;
+        self.hear(Input::Addresses(addresses)).await?;
+        self.configure(config).await?;
+        match self.hands.routes.remove_leftovers().await {
+            Ok(0) => {}
+            Ok(count) => info!("removed {count} routes that an earlier run left"),
+            Err(error) => warn!("{error}"),
+        }
+        notify(&[NotifyState::Ready]);
+        info!("ready");
+        let mut stop_at = None;
+        while !self.stopped {
+            ears.set_alarm(earliest(self.wake_at, stop_at))?;
+            let heard = ears
+                .next(
+                    &mut self.hands.kernel,
+                    &mut self.hands.sockets,
+                    &self.hands.pinger,
+                    &mut self.firewall.results,
+                )
+                .await?;
+            self.react(heard).await?;
+            if self.stop.is_some() {
+                let at = *stop_at.get_or_insert(self.now + STOP_TIME);
+                if at <= self.now {
+                    warn!("stopping took longer than {STOP_TIME:?}: ending with what is done");
+                    break;
+                }
+            }
+        }
+        let counters = self.hands.sockets.counters();
+        debug!(?counters, "IKE sockets");
+        Ok(())
+    }
+
+    async fn react(&mut self, heard: Heard) -> io::Result<()> {
+        match heard {
+            Heard::Inputs(inputs) => {
+                for input in inputs {
+                    self.hear(input).await?;
+                }
+                Ok(())
+            }
+            Heard::Alarm => self.hear(Input::Timeout).await,
+            Heard::Asked(asked) => self.ask(asked).await,
+            Heard::Findings(findings) => {
+                self.tell(findings);
+                Ok(())
+            }
+            Heard::Reload => {
+                if let Response::Failed { message } = self.reload().await? {
+                    warn!("the configuration was not reloaded: {message}");
+                }
+                Ok(())
+            }
+            Heard::Stop => self.begin_stop().await,
+            Heard::Watchdog => {
+                notify(&[NotifyState::Watchdog]);
+                Ok(())
+            }
+        }
+    }
+
+    /// One input, then everything that follows from it.
+    async fn hear(&mut self, input: Input) -> io::Result<()> {
+        self.pending.push_back(input);
+        while let Some(input) = self.pending.pop_front() {
+            self.now = clock::now()?;
+            self.controller.handle(input, self.now);
+            loop {
+                match self.controller.poll_output() {
+                    Output::Wait(until, _why) => {
+                        self.wake_at = until;
+                        break;
+                    }
+                    output => self.perform(output).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Datagram(datagram) => self.send(&datagram),
+            Output::Xfrm(op, what) => {
+                let result = self.hands.kernel.perform(what).await;
+                if let Err(error) = &result {
+                    debug!("{error}");
+                }
+                self.pending.push_back(Input::XfrmDone { op, result });
+            }
+            Output::Ping(ping) => {
+                if let Err(error) = self.hands.pinger.send(&ping) {
+                    debug!("{error}");
+                    let nonce = ping.nonce;
+                    self.pending.push_back(Input::PingFailed { nonce, error });
+                }
+            }
+            Output::FindSource(destination) => {
+                let source = self.hands.routes.source_for(destination).await;
+                self.pending.push_back(Input::SourceFound {
+                    destination,
+                    source,
+                });
+            }
+            Output::AddRoute(route) => {
+                let outcome = self.hands.routes.add(route).await;
+                self.route_done(route, outcome);
+            }
+            Output::RemoveRoute(route) => {
+                let outcome = self.hands.routes.remove(route).await;
+                self.route_done(route, outcome);
+            }
+            Output::Event(event) => log::event(&event),
+            Output::Answer(id, outcome) => self.answer(id, outcome),
+            // Handled where outputs are drained.
+            Output::Wait(..) => {}
+        }
+    }
+
+    fn send(&mut self, datagram: &Datagram) {
+        if let Err(error) = self.hands.sockets.send(datagram) {
+            // IKE retransmits; a lasting error shows as an attempt that fails.
+            debug!(
+                "cannot send an IKE message from {} to {}: {error}",
+                datagram.local, datagram.remote
+            );
+        }
+    }
+
+    fn route_done(&mut self, route: RouteSpec, outcome: Result<(), String>) {
+        if let Err(error) = outcome {
+            self.pending.push_back(Input::RouteFailed { route, error });
+        }
+    }
+
+    fn answer(&mut self, id: CommandId, outcome: CommandOutcome) {
+        if self.stop == Some(id) {
+            self.stopped = true;
+        }
+        let Some(client) = self.asked.remove(&id) else {
+            return;
+        };
+        let response = match outcome {
+            CommandOutcome::Done => Response::Done,
+            CommandOutcome::Status(mut report) => {
+                self.firewall.add_to(&mut report);
+                Response::Status { report }
+            }
+            CommandOutcome::Failed(message) => Response::Failed { message },
+        };
+        // A client that hung up does not want it any more.
+        let _ = client.send(response);
+    }
+
+    async fn ask(&mut self, asked: Asked) -> io::Result<()> {
+        let name = |tunnel: String| TunnelName(tunnel.into());
+        let command = match asked.request {
+            Request::Up { tunnel } => Command::Up(name(tunnel)),
+            Request::Down { tunnel } => Command::Down(name(tunnel)),
+            Request::Rekey { tunnel } => Command::Rekey(name(tunnel)),
+            Request::Status => Command::Status,
+            Request::Reload => {
+                info!(by = asked.by, "asked to reload the configuration");
+                let response = self.reload().await?;
+                let _ = asked.answer.send(response);
+                return Ok(());
+            }
+        };
+        if !matches!(command, Command::Status) {
+            info!(by = asked.by, "asked for {command:?}");
+        }
+        let id = self.next_command();
+        self.asked.insert(id, asked.answer);
+        // Answers to clients that hung up come late or never: forget them.
+        self.asked.retain(|_, client| !client.is_closed());
+        self.hear(Input::Command(id, command)).await
+    }
+
+    async fn reload(&mut self) -> io::Result<Response> {
+        notify(&[NotifyState::Reloading, monotonic()?]);
+        let response = match self.settings.reload() {
+            Ok(config) => {
+                self.configure(config).await?;
+                info!("configuration reloaded");
+                Response::Done
+            }
+            Err(error) => Response::Failed {
+                message: error.to_string(),
+            },
+        };
+        notify(&[NotifyState::Ready]);
+        Ok(response)
+    }
+
+    async fn configure(&mut self, config: Config) -> io::Result<()> {
+        let findings = self.firewall.sender.clone();
+        let examined = config.clone();
+        tokio::spawn(async move {
+            // Only a shell that is gone does not want to know.
+            let _ = findings.send(firewall::examine(&examined).await).await;
+        });
+        self.hear(Input::Configure(config)).await
+    }
+
+    async fn begin_stop(&mut self) -> io::Result<()> {
+        if self.stop.is_some() {
+            return Ok(());
+        }
+        notify(&[NotifyState::Stopping]);
+        info!("stopping");
+        let id = self.next_command();
+        self.stop = Some(id);
+        self.hear(Input::Command(id, Command::Shutdown)).await
+    }
+
+    fn next_command(&mut self) -> CommandId {
+        self.last_command += 1;
+        CommandId(self.last_command)
+    }
+
+    fn tell(&mut self, findings: Vec<Finding>) {
+        for finding in &findings {
+            if !self.firewall.known.contains(finding) {
+                log::event(&Event {
+                    tunnel: Some(finding.tunnel.clone()),
+                    epoch: None,
+                    kind: EventKind::Attention {
+                        reason: finding.text.clone(),
+                    },
+                });
+            }
+        }
+        self.firewall.known = findings;
+    }
+}
+
+impl Firewall {
+    /// Shows what was found with the tunnels that it is about.
+    fn add_to(&self, report: &mut StatusReport) {
+        for tunnel in &mut report.tunnels {
+            let found = self
+                .known
+                .iter()
+                .filter(|finding| *finding.tunnel.0 == *tunnel.name)
+                .map(|finding| finding.text.clone());
+            let texts: Vec<String> = tunnel.last_error.take().into_iter().chain(found).collect();
+            if !texts.is_empty() {
+                tunnel.last_error = Some(texts.join("; "));
+            }
+        }
+    }
+}
+
+fn earliest(left: Option<Timestamp>, right: Option<Timestamp>) -> Option<Timestamp> {
+    [left, right].into_iter().flatten().min()
+}
+
+fn monotonic() -> io::Result<NotifyState<'static>> {
+    NotifyState::monotonic_usec_now()
+}
+
+/// Tells systemd, if it wants to know (sd_notify(3)).
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!("cannot notify the service manager: {error}");
+    }
+}
