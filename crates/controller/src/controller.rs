@@ -166,6 +166,10 @@ impl Controller {
                 IkeOutput::Event { sa, tunnel, event } => {
                     self.with_tunnel(tunnel, |tunnel, cx| tunnel.handle_ike(sa, event, cx));
                 }
+                IkeOutput::Stranger { remote, reason } => {
+                    let reason = format!("{remote}: {reason}");
+                    self.tell(EventKind::Attention { reason });
+                }
             }
         }
     }

@@ -5,6 +5,33 @@
 //! until the tunnel says whether the Child SA is in the kernel ([`Endpoint::child_ready`]), so that
 //! what the peer then sends finds its SA.
 
+mod announce;
+mod auth;
+mod auth_respond;
+mod child;
+mod context;
+mod cookie;
+mod create_child;
+mod endpoint;
+mod identity;
+mod informational;
+mod init;
+mod keys;
+mod limits;
+mod nat_detection;
+mod payloads;
+mod proposal;
+mod protect;
+mod rate;
+mod report;
+mod respond;
+mod retransmit;
+mod sa;
+pub(crate) mod selectors;
+mod session;
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 
 use epochgate_ike_wire::TrafficSelector;
@@ -12,7 +39,10 @@ use epochgate_ike_wire::TrafficSelector;
 use crate::Secret;
 use crate::config::Identity;
 use crate::crypto::Cipher;
-use crate::io::Spi;
+use crate::io::{Datagram, Spi};
+
+pub(crate) use endpoint::Endpoint;
+pub(crate) use limits::Limits;
 
 /// Names a tunnel between the two sides of the controller: stable while it is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +108,53 @@ pub(crate) struct Peer {
     pub(crate) ping_address: Option<IpAddr>,
     /// A NAT was detected on either side.
     pub(crate) nat: bool,
+    /// It says that it has no other IKE SA with us (INITIAL_CONTACT, RFC 7296 §2.4): older ones
+    /// between these identities are dead.
+    pub(crate) initial_contact: bool,
+}
+
+/// What comes out of an endpoint.
+#[derive(Clone, Debug)]
+pub(crate) enum IkeOutput {
+    /// Send this.
+    Transmit(Datagram),
+    /// Something happened to a tunnel's IKE SA. Of an IKE SA that a peer starts the first event is
+    /// `Established`, or `Closed` when the peer could not prove that it is this tunnel's.
+    Event {
+        sa: IkeSaId,
+        tunnel: TunnelId,
+        event: IkeEvent,
+    },
+    /// Somebody was turned away before a tunnel was found for it; for the log. Not more often than
+    /// [`Limits::unprotected_answers_per_second`].
+    Stranger { remote: SocketAddr, reason: String },
+}
+
+/// What happened to datagrams since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Datagrams that came.
+    pub(crate) received: u64,
+    /// No IKE message, or one that says what cannot be.
+    pub(crate) malformed: u64,
+    /// Integrity check failed.
+    pub(crate) forged: u64,
+    /// For no IKE SA that we know.
+    pub(crate) unknown_sa: u64,
+    /// Not the message ID or exchange that is due.
+    pub(crate) outside_window: u64,
+    /// Requests that had been answered already.
+    pub(crate) repeated: u64,
+    /// Our own requests sent again.
+    pub(crate) retransmissions: u64,
+    /// COOKIE demanded.
+    pub(crate) cookies_sent: u64,
+    /// Half-open IKE SAs whose IKE_AUTH never came.
+    pub(crate) half_open_expired: u64,
+    /// IKE_SA_INIT dropped because too many were half open.
+    pub(crate) half_open_refused: u64,
+    /// INVALID_IKE_SPI and INVALID_MAJOR_VERSION sent.
+    pub(crate) unprotected_answers: u64,
 }
 
 /// What an endpoint tells a tunnel.
@@ -104,6 +181,10 @@ pub(crate) enum IkeEvent {
     /// The peer answered a liveness check, or anything else that needed its keys.
     Alive,
     /// The path changed: the peer's authenticated messages come from elsewhere (RFC 7296 §2.23).
+    #[allow(
+        dead_code,
+        reason = "the tunnels follow the kernel's own report of a new mapping"
+    )]
     PathChanged(Path),
     /// The IKE SA is over, and all its Child SAs with it.
     Closed(CloseReason),
@@ -142,8 +223,3 @@ pub(crate) enum CloseReason {
     /// Anything else: what, and who must act.
     Failed(String),
 }
-// Placeholder until the exchanges land: delete these lines together with stub.rs.
-#[allow(dead_code)]
-mod stub;
-pub(crate) use stub::*;
-pub(crate) use stub::*;

@@ -1,0 +1,348 @@
+//! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15): both ends prove that they know the pre-shared
+//! key, and the first Child SA is made. The responder's half is in [`super::auth_respond`].
+
+use std::sync::Arc;
+
+use epochgate_ike_wire::{
+    AuthMethod, Authentication, Delete, ExchangeType, Message, NotifyType, Payload,
+};
+
+use crate::config::TunnelConfig;
+use crate::io::Datagram;
+use crate::{Secret, Timestamp};
+
+use super::announce;
+use super::child::{self, Circumstances, Offer};
+use super::context::{Context, Name};
+use super::identity;
+use super::informational::{Closing, Lingering};
+use super::init::Handshake;
+use super::keys::Part;
+use super::payloads::{Fault, Payloads, notify};
+use super::proposal::ChildKeyExchange;
+use super::sa::{ChildSeed, Established, IkeSa, Next};
+use super::session::{InFlight, Received, Session};
+use super::{ChildError, CloseReason, IkeEvent, Peer};
+
+pub(super) use super::auth_respond::answer;
+
+/// We sent IKE_AUTH and wait.
+#[derive(Debug)]
+pub(super) struct Authenticating {
+    pub(super) name: Name,
+    pub(super) session: Session,
+    pub(super) since: Timestamp,
+    config: Arc<TunnelConfig>,
+    handshake: Handshake,
+    offer: Offer,
+    in_flight: InFlight,
+}
+
+impl Authenticating {
+    /// Sends the IKE_AUTH request.
+    pub(super) fn start(
+        ctx: &mut Context<'_>,
+        name: Name,
+        config: Arc<TunnelConfig>,
+        mut session: Session,
+        handshake: Handshake,
+        initial_contact: bool,
+        since: Timestamp,
+    ) -> Next {
+        let sent = Offer::new(ctx, &config, ChildKeyExchange::Never)
+            .map_err(|error| error.to_string())
+            .and_then(|offer| {
+                let request =
+                    request_payloads(ctx, name, &config, &handshake, &offer, initial_contact);
+                let schedule = ctx.limits.retransmission;
+                session
+                    .request(ctx, ExchangeType::IkeAuth, &request, schedule)
+                    .map(|in_flight| (offer, in_flight))
+                    .map_err(|error| error.to_string())
+            });
+        match sent {
+            Ok((offer, in_flight)) => Some(IkeSa::Authenticating(Box::new(Self {
+                name,
+                session,
+                since,
+                config,
+                handshake,
+                offer,
+                in_flight,
+            }))),
+            Err(error) => {
+                let reason = CloseReason::Failed(format!("cannot make IKE_AUTH: {error}"));
+                ctx.event(name, IkeEvent::Closed(reason));
+                None
+            }
+        }
+    }
+
+    pub(super) fn algorithms(&self) -> super::proposal::IkeAlgorithms {
+        self.handshake.algorithms
+    }
+
+    pub(super) fn next_timeout(&self) -> Timestamp {
+        self.in_flight.due()
+    }
+
+    pub(super) fn handle_timeout(mut self, ctx: &mut Context<'_>) -> Next {
+        if self.in_flight.poll(ctx, &self.session.path) {
+            return Some(IkeSa::Authenticating(Box::new(self)));
+        }
+        ctx.event(self.name, IkeEvent::Closed(CloseReason::NoAnswer));
+        None
+    }
+
+    /// Its owner gives it up; the responder hears of it if it has got so far.
+    pub(super) fn close(self, ctx: &mut Context<'_>) -> Next {
+        Closing::start(
+            ctx,
+            self.name,
+            self.session,
+            Some(self.in_flight),
+            Some(CloseReason::Asked),
+        )
+    }
+
+    pub(super) fn handle_message(
+        mut self,
+        ctx: &mut Context<'_>,
+        message: &Message,
+        datagram: &Datagram,
+    ) -> Next {
+        let received = self
+            .session
+            .receive(ctx, message, datagram, Some(&self.in_flight));
+        match received {
+            Received::Response(Ok(payloads)) => self.conclude(ctx, payloads),
+            Received::Response(Err(fault)) => {
+                let reason = malformed(&self.config, fault);
+                self.abandon(ctx, CloseReason::Failed(reason), NotifyType::INVALID_SYNTAX)
+            }
+            // The responder is not authenticated yet: it may not ask for anything.
+            Received::Request(_) | Received::Nothing => Some(IkeSa::Authenticating(Box::new(self))),
+        }
+    }
+
+    fn conclude(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+        let tunnel = self.config.name.clone();
+        let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.authentication) else {
+            // Without AUTH it can only be a refusal, and the peer has nothing to delete
+            // (RFC 7296 §2.21.2).
+            let reason = refusal(&self.config, &payloads);
+            ctx.event(self.name, IkeEvent::Closed(reason));
+            return None;
+        };
+        if !identity::is(&id.identity, &self.config.remote.id) {
+            let reason = format!(
+                "the peer is {}, but tunnel {tunnel} expects {}: check the remote id here or the \
+                 local id there",
+                id.identity, self.config.remote.id
+            );
+            return self.not_authentic(ctx, reason);
+        }
+        if auth.method != AuthMethod::SHARED_KEY_MIC {
+            let reason = format!(
+                "the peer authenticates by {}, but tunnel {tunnel} has a pre-shared key: configure \
+                 one there",
+                auth.method
+            );
+            return self.not_authentic(ctx, reason);
+        }
+        let expected = authenticator(
+            ctx,
+            &self.handshake,
+            Part::Responder,
+            &id.to_wire_body(),
+            &self.config.psk,
+        );
+        if !ctx.crypto.equal(expected.expose(), &auth.data) {
+            let reason = format!(
+                "the peer does not know our pre-shared key: check psk of tunnel {tunnel} on both ends"
+            );
+            return self.not_authentic(ctx, reason);
+        }
+        self.establish(ctx, payloads)
+    }
+
+    fn establish(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+        let announcement = announce::read(&payloads);
+        let peer = Peer {
+            id: self.config.remote.id.clone(),
+            epochgate: announcement.epochgate,
+            ping_address: announcement.ping_address,
+            nat: self.session.nat.found(),
+            initial_contact: false,
+        };
+        ctx.event(self.name, IkeEvent::Established(peer.clone()));
+        let seed = ChildSeed {
+            prf: self.handshake.algorithms.prf,
+            derive: self.handshake.keys.derive.clone(),
+        };
+        let agreed = self.offer.accept(&self.config, &payloads);
+        let mut established = Established::new(
+            self.name,
+            self.session,
+            self.config,
+            self.handshake.algorithms,
+            seed,
+            &peer,
+            self.since,
+        );
+        match agreed {
+            Ok(agreed) => {
+                let id = ctx.next_child();
+                let child = agreed.into_child(
+                    ctx,
+                    &established.seed,
+                    Circumstances {
+                        id,
+                        path: established.session.path,
+                        replaces: None,
+                        part: Part::Initiator,
+                        shared: None,
+                        nonces: self.handshake.nonces(),
+                    },
+                );
+                established.add_child(&child);
+                ctx.event(self.name, IkeEvent::Child(Box::new(child)));
+            }
+            Err(error) => {
+                // The peer believes in a Child SA that we cannot use.
+                if error == ChildError::Nonsense && payloads.proposals.is_some() {
+                    established.delete_unwanted(self.offer.inbound());
+                }
+                ctx.event(
+                    self.name,
+                    IkeEvent::ChildRefused {
+                        replaces: None,
+                        error,
+                    },
+                );
+            }
+        }
+        established.proceed(ctx)
+    }
+
+    fn not_authentic(self, ctx: &mut Context<'_>, reason: String) -> Next {
+        self.abandon(
+            ctx,
+            CloseReason::AuthenticationFailed(reason),
+            NotifyType::AUTHENTICATION_FAILED,
+        )
+    }
+
+    /// The responder believes that the IKE SA exists: it is told in an exchange of its own that it
+    /// does not (RFC 7296 §2.21.2), and the tunnel at once.
+    fn abandon(mut self, ctx: &mut Context<'_>, reason: CloseReason, kind: NotifyType) -> Next {
+        ctx.event(self.name, IkeEvent::Closed(reason));
+        let payloads = [notify(kind), Payload::Delete(Delete::IkeSa)];
+        let schedule = ctx.limits.farewell;
+        let in_flight = self
+            .session
+            .request(ctx, ExchangeType::Informational, &payloads, schedule);
+        match in_flight {
+            Ok(in_flight) => Closing::told(self.name, self.session, in_flight),
+            Err(_) => Lingering::start(ctx, self.session),
+        }
+    }
+}
+
+/// The value of an AUTH payload.
+pub(super) fn authenticator(
+    ctx: &Context<'_>,
+    handshake: &Handshake,
+    by: Part,
+    id_body: &[u8],
+    psk: &Secret,
+) -> Secret {
+    handshake
+        .signed(by, id_body)
+        .authenticator(ctx.crypto, handshake.algorithms.prf, psk)
+}
+
+/// Our AUTH payload.
+pub(super) fn prove(
+    ctx: &Context<'_>,
+    handshake: &Handshake,
+    by: Part,
+    id_body: &[u8],
+    psk: &Secret,
+) -> Payload {
+    Payload::Authentication(Authentication {
+        method: AuthMethod::SHARED_KEY_MIC,
+        data: authenticator(ctx, handshake, by, id_body, psk)
+            .expose()
+            .to_vec(),
+    })
+}
+
+fn request_payloads(
+    ctx: &Context<'_>,
+    name: Name,
+    config: &TunnelConfig,
+    handshake: &Handshake,
+    offer: &Offer,
+    initial_contact: bool,
+) -> Vec<Payload> {
+    let id = identity::identification(&config.local.id);
+    let auth = prove(
+        ctx,
+        handshake,
+        Part::Initiator,
+        &id.to_wire_body(),
+        &config.psk,
+    );
+    let mut payloads = vec![
+        Payload::IdInitiator(id),
+        // Which of its identities we want (RFC 7296 §1.2).
+        Payload::IdResponder(identity::identification(&config.remote.id)),
+        auth,
+        offer.proposal(config),
+    ];
+    payloads.extend(offer.selectors());
+    if initial_contact {
+        payloads.push(notify(NotifyType::INITIAL_CONTACT));
+    }
+    payloads.extend(announce::payloads(ctx, name.tunnel));
+    payloads
+}
+
+/// What an IKE_AUTH response without AUTH means.
+fn refusal(config: &TunnelConfig, payloads: &Payloads) -> CloseReason {
+    let tunnel = &config.name;
+    match payloads.error().map(|error| error.kind) {
+        Some(NotifyType::AUTHENTICATION_FAILED) => CloseReason::AuthenticationFailed(format!(
+            "the peer refuses our authentication as {}: check psk and ids of tunnel {tunnel} on \
+             both ends",
+            config.local.id
+        )),
+        Some(kind @ (NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::TS_UNACCEPTABLE)) => {
+            CloseReason::Failed(format!(
+                "the peer refuses IKE_AUTH with {kind}: check algorithms and traffic of tunnel \
+                 {tunnel} on both ends ({:?})",
+                child::child_error(kind)
+            ))
+        }
+        Some(kind) => CloseReason::Failed(format!(
+            "the peer refuses IKE_AUTH with {kind}: its log says why"
+        )),
+        None => CloseReason::AuthenticationFailed(format!(
+            "the peer does not authenticate itself by pre-shared key (EAP is not supported): check \
+             tunnel {tunnel} there"
+        )),
+    }
+}
+
+/// What a response that cannot be read means.
+pub(super) fn malformed(config: &TunnelConfig, fault: Fault) -> String {
+    let tunnel = &config.name;
+    match fault {
+        Fault::Critical(kind) => format!(
+            "the peer of tunnel {tunnel} demands that payload type {kind} is understood, which \
+             epochgate does not"
+        ),
+        Fault::Syntax => format!("the peer of tunnel {tunnel} sent a malformed message"),
+    }
+}

@@ -1,0 +1,310 @@
+//! IKE_AUTH as responder (RFC 7296 §1.2, §2.15, §2.21.2): who the peer is, whether it may, and the
+//! first Child SA. The answer waits until that Child SA is in the kernel.
+
+use std::sync::Arc;
+
+use epochgate_ike_wire::{AuthMethod, Identification, NotifyType, Payload};
+
+use crate::Timestamp;
+use crate::config::TunnelConfig;
+
+use super::announce;
+use super::auth::{authenticator, malformed, prove};
+use super::child::{self, Circumstances, Refusal};
+use super::context::{Context, Name};
+use super::identity;
+use super::informational::Lingering;
+use super::init::{Handshake, only};
+use super::keys::Part;
+use super::payloads::{Fault, Payloads, notify};
+use super::proposal::{self, ChildKeyExchange};
+use super::sa::{ChildSeed, Established, KeptAnswer, Next};
+use super::session::{Request, Session};
+use super::{CloseReason, IkeEvent, IkeSaId, Peer, TunnelId, selectors};
+
+/// Why a peer is refused.
+enum Denial {
+    /// No tunnel to tell: only the peer's address and a reason.
+    Stranger(NotifyType, String),
+    /// A tunnel is concerned.
+    Tunnel(NotifyType, TunnelId, CloseReason),
+    /// The message itself cannot be read.
+    Fault(Fault),
+}
+
+/// A peer that proved its identity.
+struct Admitted {
+    tunnel: TunnelId,
+    config: Arc<TunnelConfig>,
+}
+
+/// Answers an IKE_AUTH request of a half-open IKE SA.
+pub(super) fn answer(
+    ctx: &mut Context<'_>,
+    id: IkeSaId,
+    session: Session,
+    handshake: Handshake,
+    request: Request,
+    since: Timestamp,
+) -> Next {
+    let admitted = match request.payloads {
+        Ok(payloads) => admit(ctx, &session, &handshake, &payloads).map(|who| (who, payloads)),
+        Err(fault) => Err(Denial::Fault(fault)),
+    };
+    match admitted {
+        Ok((Admitted { tunnel, config }, payloads)) => {
+            let name = Name { id, tunnel };
+            let established = Half {
+                name,
+                session,
+                handshake,
+                config,
+                since,
+            };
+            established.establish(ctx, request.reply_to, &payloads)
+        }
+        Err(denial) => {
+            let mut session = session;
+            let remote = session.path.remote;
+            let answer = match denial {
+                Denial::Stranger(kind, reason) => {
+                    ctx.stranger(remote, reason);
+                    only(kind)
+                }
+                Denial::Tunnel(kind, tunnel, reason) => {
+                    ctx.event(Name { id, tunnel }, IkeEvent::Closed(reason));
+                    only(kind)
+                }
+                Denial::Fault(fault) => {
+                    ctx.stranger(remote, "IKE_AUTH refused: it is malformed".to_owned());
+                    vec![fault.notify()]
+                }
+            };
+            // A peer that does not get the answer asks again: keep it for a while.
+            match session.respond(ctx, request.reply_to, &answer) {
+                Ok(()) => Lingering::start(ctx, session),
+                Err(_) => None,
+            }
+        }
+    }
+}
+
+/// Finds the peer in the PAD and checks its AUTH.
+fn admit(
+    ctx: &Context<'_>,
+    session: &Session,
+    handshake: &Handshake,
+    payloads: &Payloads,
+) -> Result<Admitted, Denial> {
+    let Some(id) = &payloads.id_initiator else {
+        return Err(Denial::Fault(Fault::Syntax));
+    };
+    let (local, remote) = (session.path.local.ip(), session.path.remote.ip());
+    let known: Vec<(TunnelId, &Arc<TunnelConfig>)> = ctx
+        .pad
+        .candidates(local, remote)
+        .filter(|(_, config)| identity::is(&id.identity, &config.remote.id))
+        .filter(|(_, config)| {
+            payloads
+                .id_responder
+                .as_ref()
+                .is_none_or(|wanted| identity::is(&wanted.identity, &config.local.id))
+        })
+        .collect();
+    let Some(&(first, config)) = known.first() else {
+        return Err(Denial::Stranger(
+            NotifyType::AUTHENTICATION_FAILED,
+            stranger(id, payloads.id_responder.as_ref()),
+        ));
+    };
+    let tunnel = &config.name;
+    let denied = |reason| {
+        Err(Denial::Tunnel(
+            NotifyType::AUTHENTICATION_FAILED,
+            first,
+            CloseReason::AuthenticationFailed(reason),
+        ))
+    };
+    let Some(auth) = &payloads.authentication else {
+        return denied(format!(
+            "{} wants EAP, but tunnel {tunnel} has a pre-shared key: configure one there",
+            id.identity
+        ));
+    };
+    if auth.method != AuthMethod::SHARED_KEY_MIC {
+        return denied(format!(
+            "{} authenticates by {}, but tunnel {tunnel} has a pre-shared key: configure one there",
+            id.identity, auth.method
+        ));
+    }
+    let id_body = id.to_wire_body();
+    let proven: Vec<_> = known
+        .into_iter()
+        .filter(|(_, config)| {
+            let expected = authenticator(ctx, handshake, Part::Initiator, &id_body, &config.psk);
+            ctx.crypto.equal(expected.expose(), &auth.data)
+        })
+        .collect();
+    // Several tunnels to one peer: the one whose traffic the offer is about.
+    let Some(&(tunnel, config)) = proven
+        .iter()
+        .max_by_key(|(_, config)| closeness(config, payloads))
+    else {
+        return denied(format!(
+            "{} does not know our pre-shared key: check psk of tunnel {tunnel} on both ends",
+            id.identity
+        ));
+    };
+    // IKE_SA_INIT was answered before anybody knew whom for.
+    let allowed = &config.ike;
+    let proposal::IkeAlgorithms { cipher, prf, group } = handshake.algorithms;
+    if !(allowed.ciphers.contains(&cipher)
+        && allowed.prfs.contains(&prf)
+        && allowed.groups.contains(&group))
+    {
+        return Err(Denial::Tunnel(
+            NotifyType::NO_PROPOSAL_CHOSEN,
+            tunnel,
+            CloseReason::NoProposal,
+        ));
+    }
+    Ok(Admitted {
+        tunnel,
+        config: Arc::clone(config),
+    })
+}
+
+/// How well an offer's selectors fit a tunnel: not at all, in part, as configured.
+fn closeness(config: &TunnelConfig, payloads: &Payloads) -> u8 {
+    let (Some(theirs), Some(ours)) = (&payloads.selectors_initiator, &payloads.selectors_responder)
+    else {
+        return 0;
+    };
+    let common_theirs = selectors::narrow(theirs, &config.remote_traffic);
+    let common_ours = selectors::narrow(ours, &config.local_traffic);
+    if common_theirs.is_empty() || common_ours.is_empty() {
+        0
+    } else if common_theirs == *theirs && common_ours == *ours {
+        2
+    } else {
+        1
+    }
+}
+
+fn stranger(id: &Identification, wanted: Option<&Identification>) -> String {
+    match wanted {
+        Some(wanted) => format!(
+            "IKE_AUTH refused: no tunnel has remote id {} and local id {}",
+            id.identity, wanted.identity
+        ),
+        None => format!("IKE_AUTH refused: no tunnel has remote id {}", id.identity),
+    }
+}
+
+/// An authenticated IKE SA that is about to be answered.
+struct Half {
+    name: Name,
+    session: Session,
+    handshake: Handshake,
+    config: Arc<TunnelConfig>,
+    since: Timestamp,
+}
+
+impl Half {
+    fn establish(
+        self,
+        ctx: &mut Context<'_>,
+        reply_to: super::session::ReplyTo,
+        payloads: &Payloads,
+    ) -> Next {
+        let Self {
+            name,
+            session,
+            handshake,
+            config,
+            since,
+        } = self;
+        let announcement = announce::read(payloads);
+        let peer = Peer {
+            id: config.remote.id.clone(),
+            epochgate: announcement.epochgate,
+            ping_address: announcement.ping_address,
+            nat: session.nat.found(),
+            initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+        };
+        ctx.event(name, IkeEvent::Established(peer.clone()));
+
+        let our_id = identity::identification(&config.local.id);
+        let auth = prove(
+            ctx,
+            &handshake,
+            Part::Responder,
+            &our_id.to_wire_body(),
+            &config.psk,
+        );
+        let mut common = vec![Payload::IdResponder(our_id), auth];
+        common.extend(announce::payloads(ctx, name.tunnel));
+
+        let agreed = child::answer(ctx, &config, payloads, ChildKeyExchange::Never);
+        let seed = ChildSeed {
+            prf: handshake.algorithms.prf,
+            derive: handshake.keys.derive.clone(),
+        };
+        let mut established = Established::new(
+            name,
+            session,
+            config,
+            handshake.algorithms,
+            seed,
+            &peer,
+            since,
+        );
+        match agreed {
+            Ok((agreed, proposal, selectors)) => {
+                let id = ctx.next_child();
+                let child = agreed.into_child(
+                    ctx,
+                    &established.seed,
+                    Circumstances {
+                        id,
+                        path: established.session.path,
+                        replaces: None,
+                        part: Part::Responder,
+                        shared: None,
+                        nonces: handshake.nonces(),
+                    },
+                );
+                established.add_child(&child);
+                let mut refused = common.clone();
+                refused.push(notify(NotifyType::TEMPORARY_FAILURE));
+                let mut accepted = common;
+                accepted.push(proposal);
+                accepted.extend(selectors);
+                established.keep_answer(KeptAnswer {
+                    child: id,
+                    reply_to,
+                    accepted,
+                    refused,
+                });
+                ctx.event(name, IkeEvent::Child(Box::new(child)));
+                established.proceed(ctx)
+            }
+            // The IKE SA stands without a Child SA (RFC 7296 §2.21.2).
+            Err(refusal) => {
+                common.push(match refusal {
+                    Refusal::Notify(kind) => notify(kind),
+                    Refusal::Syntax => {
+                        let reason = malformed(&established.config, Fault::Syntax);
+                        return established.fatal(
+                            ctx,
+                            reply_to,
+                            Fault::Syntax,
+                            CloseReason::Failed(reason),
+                        );
+                    }
+                });
+                established.respond(ctx, reply_to, &common)
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What every handler of an IKE SA works with: cryptography, bounds, the peer authorization
+//! database, the time, and where its results go.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use epochgate_ike_wire::{IkeSpi, Nonce};
+
+use crate::Timestamp;
+use crate::config::TunnelConfig;
+use crate::crypto::{Crypto, CryptoError};
+use crate::io::{Datagram, Spi};
+
+use super::limits::{Limits, NONCE_LEN};
+use super::rate::RateLimit;
+use super::{ChildId, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
+
+/// SPIs below are reserved by IANA (RFC 4303 §2.1).
+const RESERVED_SPIS: u32 = 0x100;
+
+/// The peer authorization database (RFC 4301 §4.4.3): who may be a peer, how it proves it, and
+/// what it may have.
+#[derive(Debug, Default)]
+pub(super) struct Pad {
+    pub(super) tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>,
+    /// The address that each tunnel's peer is told to ping.
+    pub(super) announcements: BTreeMap<TunnelId, IpAddr>,
+}
+
+impl Pad {
+    /// Tunnels that a peer at `remote` which reached us at `local` may belong to, those that name
+    /// the peer's address first.
+    pub(super) fn candidates(
+        &self,
+        local: IpAddr,
+        remote: IpAddr,
+    ) -> impl Iterator<Item = (TunnelId, &Arc<TunnelConfig>)> {
+        let at = move |named: bool| {
+            self.tunnels.iter().filter(move |(_, config)| {
+                let theirs = match config.remote.address {
+                    Some(address) => named && address == remote,
+                    None => !named,
+                };
+                theirs && config.local.address.is_none_or(|address| address == local)
+            })
+        };
+        at(true).chain(at(false)).map(|(id, config)| (*id, config))
+    }
+}
+
+/// An IKE SA's names towards the tunnels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub(super) id: IkeSaId,
+    pub(super) tunnel: TunnelId,
+}
+
+/// One call's view of the endpoint.
+pub(super) struct Context<'a> {
+    pub(super) crypto: &'a dyn Crypto,
+    pub(super) limits: &'a Limits,
+    pub(super) pad: &'a Pad,
+    pub(super) outputs: &'a mut VecDeque<IkeOutput>,
+    pub(super) counters: &'a mut Counters,
+    pub(super) strangers: &'a mut RateLimit,
+    pub(super) last_child: &'a mut u64,
+    pub(super) now: Timestamp,
+}
+
+impl Context<'_> {
+    /// Tells the tunnel.
+    pub(super) fn event(&mut self, name: Name, event: IkeEvent) {
+        self.outputs.push_back(IkeOutput::Event {
+            sa: name.id,
+            tunnel: name.tunnel,
+            event,
+        });
+    }
+
+    /// Sends a message.
+    pub(super) fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, payload: Vec<u8>) {
+        self.outputs.push_back(IkeOutput::Transmit(Datagram {
+            local,
+            remote,
+            payload,
+        }));
+    }
+
+    /// Somebody without a tunnel was turned away; not told too often.
+    pub(super) fn stranger(&mut self, remote: SocketAddr, reason: String) {
+        if self.strangers.take(self.now) {
+            self.outputs
+                .push_back(IkeOutput::Stranger { remote, reason });
+        }
+    }
+
+    pub(super) fn next_child(&mut self) -> ChildId {
+        *self.last_child += 1;
+        ChildId(*self.last_child)
+    }
+
+    /// A random nonce.
+    pub(super) fn nonce(&self) -> Result<Nonce, CryptoError> {
+        let mut octets = vec![0; NONCE_LEN];
+        self.crypto.random(&mut octets)?;
+        Nonce::new(octets).map_err(|_| CryptoError::Provider)
+    }
+
+    /// A random SPI for an IKE SA; never zero.
+    pub(super) fn ike_spi(&self) -> Result<IkeSpi, CryptoError> {
+        let mut octets = [0; 8];
+        self.crypto.random(&mut octets)?;
+        if octets == [0; 8] {
+            return Err(CryptoError::Provider);
+        }
+        Ok(IkeSpi(octets))
+    }
+
+    /// A random SPI for what we receive. That nobody else on this host has it is found out when the
+    /// SA goes into the kernel.
+    pub(super) fn child_spi(&self) -> Result<Spi, CryptoError> {
+        let mut octets = [0; 4];
+        self.crypto.random(&mut octets)?;
+        let spi = u32::from_be_bytes(octets);
+        let spi = if spi < RESERVED_SPIS {
+            spi + RESERVED_SPIS
+        } else {
+            spi
+        };
+        NonZeroU32::new(spi).map(Spi).ok_or(CryptoError::Provider)
+    }
+}

@@ -1,0 +1,386 @@
+//! CREATE_CHILD_SA (RFC 7296 §1.3, §2.8, §2.17): new Child SAs and rekeyed ones, with and without
+//! a key exchange of their own, in both roles, and what happens when both ends rekey at once.
+
+use std::time::Duration;
+
+use epochgate_ike_wire::{
+    ExchangeType, KeyExchange as KeyExchangePayload, Nonce, Notify, NotifyType, Payload, Protocol,
+};
+
+use crate::crypto::{Group, KeyExchange};
+use crate::io::Spi;
+
+use super::child::{self, Agreed, Circumstances, Offer, Refusal, child_error};
+use super::context::Context;
+use super::init::{invalid_ke, only};
+use super::keys::{Nonces, Part};
+use super::limits::KE_RESTARTS_MAX;
+use super::payloads::{Payloads, notify};
+use super::proposal::{self, ChildKeyExchange};
+use super::protect::SealError;
+use super::sa::{Asked, Established, KeptAnswer, Next, Outstanding};
+use super::session::ReplyTo;
+use super::{Child, ChildError, ChildId, IkeEvent};
+
+/// How long the peer has to delete its redundant Child SA before we do it. A peer that got our
+/// request only after its own exchange had ended does not know that they crossed.
+const REDUNDANT_GRACE: Duration = Duration::from_secs(10);
+
+/// Our request for a Child SA.
+pub(super) struct Creating {
+    pub(super) replaces: Option<ChildId>,
+    replaced_inbound: Option<Spi>,
+    offer: Offer,
+    nonce: Nonce,
+    exchange: Option<Box<dyn KeyExchange>>,
+    restarts: u32,
+    /// While it was under way the peer rekeyed the same Child SA (RFC 7296 §2.8.1).
+    crossing: Option<Crossing>,
+}
+
+/// The peer's crossing exchange.
+struct Crossing {
+    child: ChildId,
+    lowest: Nonce,
+}
+
+/// Why the peer's request is refused.
+enum Denial {
+    Answer(Vec<Payload>),
+    Syntax,
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Notify(kind) => Self::Answer(only(kind)),
+            Refusal::Syntax => Self::Syntax,
+        }
+    }
+}
+
+/// A request of the peer that we agree to.
+struct Answering {
+    child: Child,
+    payloads: Vec<Payload>,
+    lowest: Nonce,
+}
+
+impl Established {
+    /// Asks for a Child SA, with the first configured key exchange method or the one that the peer
+    /// wants.
+    pub(super) fn start_create(
+        &mut self,
+        ctx: &mut Context<'_>,
+        replaces: Option<(ChildId, Spi)>,
+        group: Option<Group>,
+        restarts: u32,
+    ) -> Result<(), SealError> {
+        let group = group.or(self.config.esp.groups.first().copied());
+        let exchange = group
+            .map(|group| ctx.crypto.key_exchange(group))
+            .transpose()?;
+        let offer = Offer::new(ctx, &self.config, ChildKeyExchange::AsConfigured)?;
+        let nonce = ctx.nonce()?;
+        let mut payloads = Vec::new();
+        payloads.extend(replaces.map(|(_, inbound)| {
+            Payload::Notify(Notify::about_child(
+                NotifyType::REKEY_SA,
+                Protocol::Esp,
+                inbound.0.get(),
+            ))
+        }));
+        payloads.push(offer.proposal(&self.config));
+        payloads.push(Payload::Nonce(nonce.clone()));
+        payloads.extend(exchange.as_deref().map(public_value));
+        payloads.extend(offer.selectors());
+        let schedule = ctx.limits.retransmission;
+        let in_flight =
+            self.session
+                .request(ctx, ExchangeType::CreateChildSa, &payloads, schedule)?;
+        let creating = Creating {
+            replaces: replaces.map(|(child, _)| child),
+            replaced_inbound: replaces.map(|(_, inbound)| inbound),
+            offer,
+            nonce,
+            exchange,
+            restarts,
+            crossing: None,
+        };
+        self.outstanding = Some(Outstanding {
+            in_flight,
+            asked: Asked::Create(Box::new(creating)),
+        });
+        Ok(())
+    }
+
+    /// The peer answered our request.
+    pub(super) fn conclude_create(
+        mut self,
+        ctx: &mut Context<'_>,
+        creating: Creating,
+        payloads: Payloads,
+    ) -> Next {
+        if let Some(error) = payloads.error() {
+            let error = error.clone();
+            return self.refused(ctx, creating, &error);
+        }
+        let replaces = creating.replaces;
+        let inbound = creating.offer.inbound();
+        let crossing = match self.complete(ctx, creating, &payloads) {
+            Ok((child, lowest, crossing)) => {
+                let id = child.id;
+                self.add_child(&child);
+                ctx.event(self.name, IkeEvent::Child(Box::new(child)));
+                crossing.map(|theirs| (id, lowest, theirs))
+            }
+            Err(error) => {
+                // The peer has made it and believes in it.
+                self.delete_unwanted(inbound);
+                self.refuse(ctx, replaces, error);
+                None
+            }
+        };
+        if let Some((ours, our_lowest, theirs)) = crossing {
+            self.settle(ctx, ours, &our_lowest, &theirs);
+        }
+        self.proceed(ctx)
+    }
+
+    /// The lowest of the four nonces tells which of two crossing exchanges was one too many; who
+    /// started it deletes its Child SA (RFC 7296 §2.8.1).
+    fn settle(
+        &mut self,
+        ctx: &mut Context<'_>,
+        ours: ChildId,
+        our_lowest: &Nonce,
+        theirs: &Crossing,
+    ) {
+        let Some(their_record) = self.children.get_mut(&theirs.child) else {
+            return;
+        };
+        if *our_lowest < theirs.lowest {
+            ctx.event(self.name, IkeEvent::ChildRedundant(ours));
+            self.delete_soon(ours);
+        } else {
+            their_record.peer_deletes_until = Some(ctx.now + REDUNDANT_GRACE);
+            ctx.event(self.name, IkeEvent::ChildRedundant(theirs.child));
+        }
+    }
+
+    fn refused(mut self, ctx: &mut Context<'_>, creating: Creating, error: &Notify) -> Next {
+        let replaces = creating.replaces;
+        // Another key exchange, if it is one that we offered (RFC 7296 §1.3).
+        let current = creating.exchange.as_ref().map(|it| it.group());
+        let wanted = error.wanted_key_exchange();
+        let group = self
+            .config
+            .esp
+            .groups
+            .iter()
+            .copied()
+            .filter(|group| Some(*group) != current)
+            .find(|group| Some(proposal::method(*group)) == wanted);
+        if group.is_some() && creating.restarts < KE_RESTARTS_MAX {
+            let replaced = replaces.zip(creating.replaced_inbound);
+            return match self.start_create(ctx, replaced, group, creating.restarts + 1) {
+                Ok(()) => self.stay(),
+                Err(error) => self.broken(ctx, &error),
+            };
+        }
+        match (error.kind, replaces, &creating.crossing) {
+            // The peer has deleted it after its own rekey, which we know of (§2.8.1).
+            (NotifyType::CHILD_SA_NOT_FOUND, Some(_), Some(_)) => {
+                self.refuse(ctx, replaces, ChildError::Temporary);
+            }
+            // Gone at the peer: no Delete is needed (§2.25).
+            (NotifyType::CHILD_SA_NOT_FOUND, Some(child), None) => {
+                self.children.remove(&child);
+                ctx.event(self.name, IkeEvent::ChildUnknownToPeer(child));
+            }
+            (kind, _, _) => self.refuse(ctx, replaces, child_error(kind)),
+        }
+        self.proceed(ctx)
+    }
+
+    /// Checks the peer's answer and derives the keys.
+    fn complete(
+        &self,
+        ctx: &mut Context<'_>,
+        creating: Creating,
+        payloads: &Payloads,
+    ) -> Result<(Child, Nonce, Option<Crossing>), ChildError> {
+        let agreed = creating.offer.accept(&self.config, payloads)?;
+        let theirs = payloads.nonce.as_ref().ok_or(ChildError::Nonsense)?;
+        let shared = match (creating.exchange, &payloads.key_exchange) {
+            (None, None) => None,
+            (Some(exchange), Some(value))
+                if agreed.algorithms.group == Some(exchange.group())
+                    && value.method == proposal::method(exchange.group()) =>
+            {
+                let shared = exchange.agree(&value.data);
+                Some(shared.map_err(|_| ChildError::Nonsense)?)
+            }
+            (None, Some(_)) | (Some(_), None | Some(_)) => return Err(ChildError::Nonsense),
+        };
+        let id = ctx.next_child();
+        let child = agreed.into_child(
+            ctx,
+            &self.seed,
+            Circumstances {
+                id,
+                path: self.session.path,
+                replaces: creating.replaces,
+                part: Part::Initiator,
+                shared: shared.as_ref(),
+                nonces: Nonces {
+                    initiator: creating.nonce.as_bytes(),
+                    responder: theirs.as_bytes(),
+                },
+            },
+        );
+        let lowest = creating.nonce.min(theirs.clone());
+        Ok((child, lowest, creating.crossing))
+    }
+
+    /// The peer asks for a Child SA.
+    pub(super) fn answer_create(
+        mut self,
+        ctx: &mut Context<'_>,
+        reply_to: ReplyTo,
+        payloads: Payloads,
+    ) -> Next {
+        let Answering {
+            child,
+            payloads,
+            lowest,
+        } = match self.consider(ctx, &payloads) {
+            Ok(answering) => answering,
+            Err(Denial::Answer(payloads)) => return self.respond(ctx, reply_to, &payloads),
+            Err(Denial::Syntax) => return self.malformed_request(ctx, reply_to),
+        };
+        if let Some(Outstanding {
+            asked: Asked::Create(ours),
+            ..
+        }) = &mut self.outstanding
+            && ours.replaces.is_some()
+            && ours.replaces == child.replaces
+        {
+            ours.crossing = Some(Crossing {
+                child: child.id,
+                lowest,
+            });
+        }
+        self.add_child(&child);
+        self.keep_answer(KeptAnswer {
+            child: child.id,
+            reply_to,
+            accepted: payloads,
+            refused: only(NotifyType::TEMPORARY_FAILURE),
+        });
+        ctx.event(self.name, IkeEvent::Child(Box::new(child)));
+        self.stay()
+    }
+
+    /// Whether and how we agree.
+    fn consider(&self, ctx: &mut Context<'_>, payloads: &Payloads) -> Result<Answering, Denial> {
+        let offers_ike = payloads.proposals.as_ref().is_some_and(|offer| {
+            offer
+                .iter()
+                .any(|proposal| proposal.protocol == Protocol::Ike)
+        });
+        if offers_ike || self.children.len() >= ctx.limits.children_max {
+            return Err(Denial::Answer(only(NotifyType::NO_ADDITIONAL_SAS)));
+        }
+        let replaces = payloads
+            .notify(NotifyType::REKEY_SA)
+            .map(|rekey| self.rekeyed(rekey))
+            .transpose()?;
+        let (agreed, proposal, selectors) =
+            child::answer(ctx, &self.config, payloads, ChildKeyExchange::AsConfigured)?;
+        let theirs = payloads.nonce.as_ref().ok_or(Denial::Syntax)?;
+        let exchange = accept_exchange(ctx, &agreed, payloads)?;
+        let nonce = ctx.nonce().map_err(Refusal::from)?;
+
+        let mut answer = vec![proposal, Payload::Nonce(nonce.clone())];
+        let shared = match exchange {
+            None => None,
+            Some((exchange, value)) => {
+                answer.push(public_value(exchange.as_ref()));
+                let shared = exchange.agree(value);
+                Some(shared.map_err(|_| Denial::Syntax)?)
+            }
+        };
+        answer.extend(selectors);
+        let id = ctx.next_child();
+        let child = agreed.into_child(
+            ctx,
+            &self.seed,
+            Circumstances {
+                id,
+                path: self.session.path,
+                replaces,
+                part: Part::Responder,
+                shared: shared.as_ref(),
+                nonces: Nonces {
+                    initiator: theirs.as_bytes(),
+                    responder: nonce.as_bytes(),
+                },
+            },
+        );
+        Ok(Answering {
+            child,
+            payloads: answer,
+            lowest: nonce.min(theirs.clone()),
+        })
+    }
+
+    /// The Child SA that REKEY_SA names by the SPI that its sender receives on (§1.3.3).
+    fn rekeyed(&self, rekey: &Notify) -> Result<ChildId, Denial> {
+        let spi = rekey.child_spi().ok_or(Denial::Syntax)?;
+        let found = self
+            .children
+            .iter()
+            .find(|(_, child)| child.outbound.0.get() == spi)
+            .map(|(id, _)| *id);
+        match found {
+            Some(child) if self.is_deleting(child) => {
+                Err(Denial::Answer(vec![notify(NotifyType::TEMPORARY_FAILURE)]))
+            }
+            Some(child) => Ok(child),
+            None => Err(Denial::Answer(vec![Payload::Notify(Notify::about_child(
+                NotifyType::CHILD_SA_NOT_FOUND,
+                Protocol::Esp,
+                spi,
+            ))])),
+        }
+    }
+}
+
+/// Our side of a key exchange, and the peer's public value.
+type Exchange<'a> = (Box<dyn KeyExchange>, &'a [u8]);
+
+/// The key exchange that the agreed algorithms ask for, if the peer's value is of that method.
+fn accept_exchange<'a>(
+    ctx: &Context<'_>,
+    agreed: &Agreed,
+    payloads: &'a Payloads,
+) -> Result<Option<Exchange<'a>>, Denial> {
+    let Some(group) = agreed.algorithms.group else {
+        return Ok(None);
+    };
+    match &payloads.key_exchange {
+        Some(value) if value.method == proposal::method(group) => {
+            let exchange = ctx.crypto.key_exchange(group).map_err(Refusal::from)?;
+            Ok(Some((exchange, &value.data)))
+        }
+        Some(_) | None => Err(Denial::Answer(vec![invalid_ke(group)])),
+    }
+}
+
+fn public_value(exchange: &dyn KeyExchange) -> Payload {
+    Payload::KeyExchange(KeyExchangePayload {
+        method: proposal::method(exchange.group()),
+        data: exchange.public_value().to_vec(),
+    })
+}

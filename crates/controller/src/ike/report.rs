@@ -1,0 +1,91 @@
+//! What `status` shows of an IKE SA.
+
+use std::net::SocketAddr;
+
+use epochgate_ike_wire::IkeSpi;
+
+use crate::Timestamp;
+use crate::crypto::{Cipher, Group, Prf};
+use crate::status::IkeStatus;
+
+use super::keys::IkeSpis;
+use super::proposal::IkeAlgorithms;
+use super::sa::IkeSa;
+use super::session::Session;
+
+impl IkeSa {
+    /// `None` for what has no tunnel yet, or whose end was told.
+    pub(super) fn status(&self, now: Timestamp) -> Option<IkeStatus> {
+        match self {
+            Self::Initiating(it) => {
+                let (spi, local, remote) = it.whereabouts();
+                let spis = IkeSpis {
+                    initiator: spi,
+                    responder: IkeSpi::ZERO,
+                };
+                let mut status = blank("initiating", &spis, local, remote);
+                status.age_ms = milliseconds(now, it.since());
+                Some(status)
+            }
+            Self::Authenticating(it) => {
+                let mut status = protected("authenticating", &it.session);
+                status.suite = suite(it.algorithms());
+                status.age_ms = milliseconds(now, it.since);
+                Some(status)
+            }
+            Self::Established(it) => {
+                let mut status = protected("established", &it.session);
+                status.suite = suite(it.algorithms);
+                status.epochgate = it.epochgate;
+                status.age_ms = milliseconds(now, it.since);
+                Some(status)
+            }
+            Self::Closing(it) if it.is_untold() => Some(protected("deleting", &it.session)),
+            Self::HalfOpen(_) | Self::Closing(_) | Self::Lingering(_) => None,
+        }
+    }
+}
+
+fn protected(state: &str, session: &Session) -> IkeStatus {
+    let path = &session.path;
+    let mut status = blank(state, &session.spis, path.local, path.remote);
+    status.nat = session.nat.found();
+    status
+}
+
+fn blank(state: &str, spis: &IkeSpis, local: SocketAddr, remote: SocketAddr) -> IkeStatus {
+    IkeStatus {
+        initiator_spi: spis.initiator.to_string(),
+        responder_spi: spis.responder.to_string(),
+        state: state.to_owned(),
+        local,
+        remote,
+        nat: false,
+        epochgate: false,
+        suite: String::new(),
+        age_ms: 0,
+    }
+}
+
+fn suite(algorithms: IkeAlgorithms) -> String {
+    let IkeAlgorithms { cipher, prf, group } = algorithms;
+    let cipher = match cipher {
+        Cipher::AesGcm128 => "AES-GCM-128",
+        Cipher::AesGcm256 => "AES-GCM-256",
+    };
+    let prf = match prf {
+        Prf::HmacSha256 => "HMAC-SHA-256",
+        Prf::HmacSha384 => "HMAC-SHA-384",
+        Prf::HmacSha512 => "HMAC-SHA-512",
+    };
+    let group = match group {
+        Group::X25519 => "X25519",
+        Group::P256 => "P-256",
+        Group::P384 => "P-384",
+    };
+    format!("{cipher}/{prf}/{group}")
+}
+
+fn milliseconds(now: Timestamp, since: Timestamp) -> u64 {
+    u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX)
+}

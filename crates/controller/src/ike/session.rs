@@ -1,0 +1,267 @@
+//! The protected message layer of one IKE SA: message IDs and the window of one request each way
+//! (RFC 7296 §2.2, §2.3), replayed responses (§2.1), and where messages go (§2.11, §2.23).
+
+use std::net::SocketAddr;
+
+use epochgate_ike_wire::{ExchangeType, Flags, Header, IkeSpi, Message, Payload};
+
+use crate::Timestamp;
+use crate::crypto::Cipher;
+use crate::io::Datagram;
+
+use super::Path;
+use super::context::Context;
+use super::keys::{IkeKeys, IkeSpis, Part};
+use super::limits::Retransmission;
+use super::nat_detection::Nat;
+use super::payloads::{Fault, Payloads};
+use super::protect::{OpenError, Protection, SealError};
+use super::retransmit::{Due, Retransmit};
+
+/// Keys, SPIs, path and message IDs of an IKE SA.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) spis: IkeSpis,
+    /// Our part in the exchange that made the IKE SA.
+    pub(super) part: Part,
+    pub(super) path: Path,
+    pub(super) nat: Nat,
+    protection: Protection,
+    /// Message ID of our next request.
+    next_request: u32,
+    /// Message ID that the peer's next request must have.
+    expected_request: u32,
+    /// Our latest response, for a peer that has not got it.
+    answered: Option<Vec<u8>>,
+}
+
+/// A request of ours that waits for its response.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) exchange: ExchangeType,
+    message_id: u32,
+    octets: Vec<u8>,
+    timer: Retransmit,
+}
+
+/// A request of the peer that was opened.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) exchange: ExchangeType,
+    pub(super) payloads: Result<Payloads, Fault>,
+    pub(super) reply_to: ReplyTo,
+}
+
+/// Where and as which message a response goes (RFC 7296 §2.11: to where the request came from).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyTo {
+    exchange: ExchangeType,
+    message_id: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+/// What a received message was.
+pub(super) enum Received {
+    /// A request that must be answered.
+    Request(Request),
+    /// The response to the request in flight.
+    Response(Result<Payloads, Fault>),
+    /// Nothing to be done: forged, old, or repeated and dealt with.
+    Nothing,
+}
+
+impl Session {
+    /// The session of a new IKE SA. IKE_SA_INIT was the first exchange, message ID 0, of the
+    /// initiator; the responder has made no request yet.
+    pub(super) fn new(
+        spis: IkeSpis,
+        part: Part,
+        cipher: Cipher,
+        keys: &IkeKeys,
+        path: Path,
+        nat: Nat,
+    ) -> Self {
+        let (next_request, expected_request) = match part {
+            Part::Initiator => (1, 0),
+            Part::Responder => (0, 1),
+        };
+        Self {
+            spis,
+            part,
+            path,
+            nat,
+            protection: Protection::new(cipher, keys, part),
+            next_request,
+            expected_request,
+            answered: None,
+        }
+    }
+
+    /// The SPI that we chose.
+    pub(super) fn our_spi(&self) -> IkeSpi {
+        match self.part {
+            Part::Initiator => self.spis.initiator,
+            Part::Responder => self.spis.responder,
+        }
+    }
+
+    /// Seals a request and sends it for the first time.
+    pub(super) fn request(
+        &mut self,
+        ctx: &mut Context<'_>,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+        schedule: Retransmission,
+    ) -> Result<InFlight, SealError> {
+        let message_id = self.next_request;
+        let header = self.header(exchange, message_id, false);
+        let octets = self.protection.seal(ctx.crypto, &header, payloads)?;
+        self.next_request = message_id.saturating_add(1);
+        ctx.transmit(self.path.local, self.path.remote, octets.clone());
+        Ok(InFlight {
+            exchange,
+            message_id,
+            octets,
+            timer: Retransmit::start(schedule, ctx.now),
+        })
+    }
+
+    /// Seals a response, sends it, and keeps it for a peer that asks again.
+    pub(super) fn respond(
+        &mut self,
+        ctx: &mut Context<'_>,
+        to: ReplyTo,
+        payloads: &[Payload],
+    ) -> Result<(), SealError> {
+        let header = self.header(to.exchange, to.message_id, true);
+        let octets = self.protection.seal(ctx.crypto, &header, payloads)?;
+        self.expected_request = to.message_id.saturating_add(1);
+        self.answered = Some(octets.clone());
+        ctx.transmit(to.local, to.remote, octets);
+        Ok(())
+    }
+
+    /// Checks a message that came for this IKE SA. `in_flight` is our request that waits. Nothing
+    /// that is not authentic changes anything (RFC 7296 §2.21).
+    pub(super) fn receive(
+        &mut self,
+        ctx: &mut Context<'_>,
+        message: &Message,
+        datagram: &Datagram,
+        in_flight: Option<&InFlight>,
+    ) -> Received {
+        let header = &message.header;
+        let spis = IkeSpis {
+            initiator: header.initiator_spi,
+            responder: header.responder_spi,
+        };
+        if spis != self.spis {
+            ctx.counters.unknown_sa += 1;
+            return Received::Nothing;
+        }
+        let awaited = if header.flags.response {
+            in_flight.is_some_and(|it| {
+                it.message_id == header.message_id && it.exchange == header.exchange
+            })
+        } else {
+            let repeated = self.answered.is_some()
+                && header.message_id.checked_add(1) == Some(self.expected_request);
+            repeated || header.message_id == self.expected_request
+        };
+        if !awaited {
+            ctx.counters.outside_window += 1;
+            return Received::Nothing;
+        }
+        let opened = self.protection.open(ctx.crypto, message, &datagram.payload);
+        let payloads = match opened {
+            Err(OpenError::Forged) => {
+                ctx.counters.forged += 1;
+                return Received::Nothing;
+            }
+            Err(OpenError::Malformed(_)) => {
+                ctx.counters.malformed += 1;
+                Err(Fault::Syntax)
+            }
+            Ok(payloads) => Payloads::sort(payloads),
+        };
+        if header.flags.response {
+            return Received::Response(payloads);
+        }
+        if header.message_id != self.expected_request {
+            if let Some(octets) = &self.answered {
+                ctx.counters.repeated += 1;
+                ctx.transmit(datagram.local, datagram.remote, octets.clone());
+            }
+            return Received::Nothing;
+        }
+        Received::Request(Request {
+            exchange: header.exchange,
+            payloads,
+            reply_to: ReplyTo {
+                exchange: header.exchange,
+                message_id: header.message_id,
+                local: datagram.local,
+                remote: datagram.remote,
+            },
+        })
+    }
+
+    /// Follows a peer behind a NAT to where its latest authentic message came from; we ourselves
+    /// must not be behind one (RFC 7296 §2.23). True when the path changed.
+    pub(super) fn follow(&mut self, datagram: &Datagram) -> bool {
+        let (local, remote) = (datagram.local, datagram.remote);
+        let moved = (self.path.local, self.path.remote) != (local, remote);
+        let may_follow = self.nat.theirs && !self.nat.ours;
+        if moved && may_follow {
+            self.path.local = local;
+            self.path.remote = remote;
+        }
+        moved && may_follow
+    }
+
+    /// Whether this is the request that is being answered, or was answered last.
+    pub(super) fn is_expected(&self, header: &Header) -> bool {
+        !header.flags.response && header.message_id == self.expected_request
+    }
+
+    fn header(&self, exchange: ExchangeType, message_id: u32, response: bool) -> Header {
+        let flags = Flags {
+            initiator: self.part == Part::Initiator,
+            response,
+            version: false,
+        };
+        let IkeSpis {
+            initiator,
+            responder,
+        } = self.spis;
+        Header::new(initiator, responder, exchange, flags, message_id)
+    }
+}
+
+impl ReplyTo {
+    /// The exchange that is answered.
+    pub(super) fn exchange(&self) -> ExchangeType {
+        self.exchange
+    }
+}
+
+impl InFlight {
+    /// When it wants to be retransmitted or given up.
+    pub(super) fn due(&self) -> Timestamp {
+        self.timer.due()
+    }
+
+    /// Retransmits if that is due, along the path as it is now. False: no answer will come.
+    pub(super) fn poll(&mut self, ctx: &mut Context<'_>, path: &Path) -> bool {
+        match self.timer.poll(ctx.now) {
+            Due::Later => true,
+            Due::Again => {
+                ctx.counters.retransmissions += 1;
+                ctx.transmit(path.local, path.remote, self.octets.clone());
+                true
+            }
+            Due::GiveUp => false,
+        }
+    }
+}
