@@ -13,8 +13,9 @@ use crate::request::{self, Batch, Query, body};
 use crate::socket::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 use crate::wire::writer::Writer;
 use crate::{
-    Cause, EventGroup, EventState, EventThresholds, Op, Operation, Policy, PolicyEntry, PolicyId,
-    Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError, XfrmEvent,
+    Cause, DefaultActions, EventGroup, EventState, EventThresholds, Op, Operation, Policy,
+    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+    XfrmEvent,
 };
 
 /// An asynchronous socket to the kernel's SAD and SPD, with the operations of
@@ -175,6 +176,15 @@ impl AsyncSocket {
     /// As the socket fails.
     pub async fn spd_info(&mut self) -> Result<SpdInfo> {
         self.query_one(&request::get_spd_info(), body::flags).await
+    }
+
+    /// Reads what happens to packets that meet no policy (GETDEFAULT).
+    ///
+    /// # Errors
+    /// EINVAL before Linux 5.15.
+    pub async fn default_actions(&mut self) -> Result<DefaultActions> {
+        self.query_one(&request::get_default_actions(), body::flags)
+            .await
     }
 
     /// Does many things with few system calls: [`Socket::batch`](crate::Socket::batch).

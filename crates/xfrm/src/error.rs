@@ -51,6 +51,8 @@ pub enum Operation {
     GetSadInfo,
     /// XFRM_MSG_GETSPDINFO.
     GetSpdInfo,
+    /// XFRM_MSG_GETDEFAULT.
+    GetDefaultActions,
     /// `setsockopt(IP_XFRM_POLICY)` or `setsockopt(IPV6_XFRM_POLICY)`.
     SetSocketPolicy,
     /// Reading `/proc/net/xfrm_stat`.
@@ -97,6 +99,7 @@ impl fmt::Display for Operation {
             Self::SetEventThresholds(id) => write!(f, "set the event thresholds of SA {id}"),
             Self::GetSadInfo => f.write_str("get the size of the SAD"),
             Self::GetSpdInfo => f.write_str("get the size of the SPD"),
+            Self::GetDefaultActions => f.write_str("get what happens without a policy"),
             Self::SetSocketPolicy => f.write_str("set a socket's own policy"),
             Self::ReadCounters => f.write_str("read the XFRM counters"),
         }

@@ -1,4 +1,6 @@
-//! The size of the SAD and SPD, as the kernel counts them.
+//! The SAD and SPD as a whole: their sizes, and what happens where no policy is met.
+
+use crate::PolicyAction;
 
 /// The SAD (kernel: `XFRMA_SAD_CNT`, `xfrmu_sadhinfo`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,4 +45,17 @@ pub struct HashThreshold {
     pub local_bits: u8,
     /// Bits of the remote prefix.
     pub remote_bits: u8,
+}
+
+/// What happens to packets that meet no policy (kernel: `xfrm_userpolicy_default`, Linux 5.15).
+///
+/// There is no way to set it here: it is everybody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DefaultActions {
+    /// To packets that come in.
+    pub inbound: PolicyAction,
+    /// To packets that are forwarded.
+    pub forward: PolicyAction,
+    /// To packets that leave.
+    pub outbound: PolicyAction,
 }

@@ -43,7 +43,7 @@ pub use event::{
 };
 pub use event_socket::EventSocket;
 pub use id::{Mark, Mode, Protocol, Reqid, SaId, SaRef, Spi};
-pub use info::{HashThreshold, SadInfo, SpdInfo};
+pub use info::{DefaultActions, HashThreshold, SadInfo, SpdInfo};
 pub use key::Key;
 pub use policy::{
     AlgorithmMasks, Policy, PolicyAction, PolicyDirection, PolicyEntry, PolicyFlags, PolicyId,

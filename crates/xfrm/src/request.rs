@@ -5,9 +5,10 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
 };
 use netlink_packet_xfrm::constants::{
-    XFRM_MSG_ALLOCSPI, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETAE, XFRM_MSG_GETPOLICY,
-    XFRM_MSG_GETSA, XFRM_MSG_GETSADINFO, XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWAE, XFRM_MSG_NEWPOLICY,
-    XFRM_MSG_NEWSA, XFRM_MSG_NEWSADINFO, XFRM_MSG_NEWSPDINFO, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
+    XFRM_MSG_ALLOCSPI, XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETAE, XFRM_MSG_GETDEFAULT,
+    XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_GETSADINFO, XFRM_MSG_GETSPDINFO, XFRM_MSG_NEWAE,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_NEWSADINFO, XFRM_MSG_NEWSPDINFO,
+    XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
 };
 
 use crate::exchange::{Exchange, Read};
@@ -15,8 +16,8 @@ use crate::wire::frame::{begin_message, end_message};
 use crate::wire::writer::Writer;
 use crate::wire::{event, info, policy, sa};
 use crate::{
-    Cause, DecodeError, EventFlags, EventState, EventThresholds, Operation, Policy, PolicyEntry,
-    PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+    Cause, DecodeError, DefaultActions, EventFlags, EventState, EventThresholds, Operation, Policy,
+    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
 };
 
 /// Something to change, as a member of a batch.
@@ -306,6 +307,18 @@ pub(crate) fn get_spd_info() -> Query<SpdInfo> {
     })
 }
 
+pub(crate) fn get_default_actions() -> Query<DefaultActions> {
+    one(
+        Operation::GetDefaultActions,
+        XFRM_MSG_GETDEFAULT,
+        |kind, body| {
+            (kind == XFRM_MSG_GETDEFAULT)
+                .then(|| info::default_actions(body))
+                .transpose()
+        },
+    )
+}
+
 fn one<T>(operation: Operation, kind: u16, read: Read<T>) -> Query<T> {
     Query {
         operation,
@@ -337,7 +350,8 @@ pub(crate) mod body {
         Ok(())
     }
 
-    /// GETSADINFO and GETSPDINFO have 32 bits of flags that mean nothing.
+    /// GETSADINFO and GETSPDINFO have 32 bits of flags that mean nothing, GETDEFAULT has three
+    /// bytes that mean nothing.
     pub(crate) fn flags(writer: &mut Writer) -> Result<(), &'static str> {
         writer.zeros(4);
         Ok(())
@@ -367,5 +381,147 @@ pub(crate) mod body {
 
     pub(crate) fn spi(wanted: &SpiRequest) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
         move |writer| sa::put_spi_request(writer, wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame;
+    use crate::{SaId, Spi};
+
+    fn delete(number: u32) -> Op<'static> {
+        let spi = Spi::new(number).expect("not zero");
+        Op::DeleteSa(SaId::esp([192, 0, 2, 1].into(), spi).into())
+    }
+
+    fn messages(chunk: &Chunk) -> Vec<(u32, bool)> {
+        let mut bytes = chunk.writer.bytes();
+        let mut found = Vec::new();
+        while let Some(message) = frame::next_message(&mut bytes).expect("well framed") {
+            found.push((message.sequence, message.flags & NLM_F_ACK != 0));
+        }
+        found
+    }
+
+    /// The kernel's word on a message: 0 acknowledges it.
+    fn answer(sequence: u32, errno: i32) -> Vec<u8> {
+        let mut writer = Writer::new();
+        let start = begin_message(&mut writer, frame::ERROR, 0, sequence);
+        writer.put(&(-errno).to_ne_bytes());
+        writer.zeros(16);
+        end_message(&mut writer, start);
+        writer.bytes().to_vec()
+    }
+
+    #[test]
+    fn only_the_last_message_of_a_send_asks_for_an_acknowledgement() {
+        let ops: Vec<Op<'_>> = (1..=3).map(delete).collect();
+        let mut sequence = 7;
+        let chunk = Batch::new(&ops)
+            .next_chunk(&mut sequence)
+            .expect("something to send");
+        assert_eq!(messages(&chunk), [(8, false), (9, false), (10, true)]);
+        assert_eq!(sequence, 10);
+    }
+
+    #[test]
+    fn a_large_batch_goes_out_in_parts_that_are_answered_in_turn() {
+        let ops: Vec<Op<'_>> = (1..=300).map(delete).collect();
+        let mut sequence = u32::MAX - 5; // Numbers wrap.
+        let mut batch = Batch::new(&ops);
+        let mut sizes = Vec::new();
+        while let Some(mut chunk) = batch.next_chunk(&mut sequence) {
+            let sent = messages(&chunk);
+            sizes.push(sent.len());
+            let (last, _) = *sent.last().expect("not empty");
+            chunk
+                .exchange
+                .absorb(&answer(last, 0))
+                .expect("well framed");
+            assert!(chunk.exchange.is_finished());
+            batch.finish_chunk(chunk, Ok(()));
+        }
+        assert_eq!(sizes, [128, 128, 44]);
+        assert!(batch.into_results().iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn a_broken_socket_leaves_known_results_known_and_the_rest_unsent() {
+        let ops: Vec<Op<'_>> = (1..=200).map(delete).collect();
+        let mut sequence = 0;
+        let mut batch = Batch::new(&ops);
+        let mut chunk = batch.next_chunk(&mut sequence).expect("something to send");
+        chunk
+            .exchange
+            .absorb(&answer(3, libc::ESRCH))
+            .expect("well framed");
+        assert!(!chunk.exchange.is_finished());
+        batch.finish_chunk(chunk, Err(Cause::NoAnswer));
+        assert!(batch.next_chunk(&mut sequence).is_none());
+        let results = batch.into_results();
+        let cause = |place: usize| results[place].as_ref().expect_err("failed").cause().clone();
+        assert_eq!(cause(0), Cause::NoAnswer);
+        assert_eq!(
+            cause(2),
+            Cause::Refused {
+                errno: libc::ESRCH,
+                message: None
+            }
+        );
+        assert_eq!(cause(127), Cause::NoAnswer);
+        assert_eq!(cause(128), Cause::NotSent);
+    }
+
+    #[test]
+    fn a_late_answer_to_another_request_is_no_answer() {
+        let ops = [delete(1)];
+        let mut sequence = 41;
+        let mut chunk = Batch::new(&ops)
+            .next_chunk(&mut sequence)
+            .expect("something to send");
+        for stale in [0, 41, 43, u32::MAX] {
+            chunk
+                .exchange
+                .absorb(&answer(stale, libc::EPERM))
+                .expect("well framed");
+            assert!(!chunk.exchange.is_finished());
+        }
+        chunk.exchange.absorb(&answer(42, 0)).expect("well framed");
+        assert!(chunk.exchange.is_finished());
+    }
+
+    #[test]
+    fn a_list_ends_with_its_end_and_knows_when_it_was_interrupted() {
+        let mut sequence = 0;
+        let listing = |sequence: &mut u32| {
+            list_sas()
+                .begin(&mut Writer::new(), sequence, body::none)
+                .expect("it can be said")
+        };
+        let end = |sequence: u32, flags: u16, errno: i32| {
+            let mut writer = Writer::new();
+            let start = begin_message(&mut writer, frame::DONE, flags, sequence);
+            writer.put(&(-errno).to_ne_bytes());
+            end_message(&mut writer, start);
+            writer.bytes().to_vec()
+        };
+        let mut whole = listing(&mut sequence);
+        whole.absorb(&end(1, 0, 0)).expect("well framed");
+        assert!(whole.is_finished() && !whole.was_interrupted());
+        assert_eq!(whole.into_items(), Ok(Vec::new()));
+
+        let mut interrupted = listing(&mut sequence);
+        interrupted
+            .absorb(&end(2, netlink_packet_core::NLM_F_DUMP_INTR, 0))
+            .expect("well framed");
+        assert!(interrupted.is_finished() && interrupted.was_interrupted());
+
+        let mut failed = listing(&mut sequence);
+        failed
+            .absorb(&end(3, 0, libc::ENOMEM))
+            .expect("well framed");
+        let error = failed.into_items().expect_err("the kernel gave up");
+        assert_eq!(error.errno(), Some(libc::ENOMEM));
     }
 }

@@ -13,8 +13,8 @@ use crate::netlink::{self, Inbox, KERNEL_PORT, REQUEST_BUFFER};
 use crate::request::{self, Batch, Query, body};
 use crate::wire::writer::Writer;
 use crate::{
-    Cause, EventState, EventThresholds, Op, Operation, Policy, PolicyEntry, PolicyId, Result, Sa,
-    SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+    Cause, DefaultActions, EventState, EventThresholds, Op, Operation, Policy, PolicyEntry,
+    PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
 };
 
 /// How long to wait for an answer. The kernel answers while it takes the request, so this passes
@@ -203,6 +203,14 @@ impl Socket {
     /// As the socket fails.
     pub fn spd_info(&mut self) -> Result<SpdInfo> {
         self.query_one(&request::get_spd_info(), body::flags)
+    }
+
+    /// Reads what happens to packets that meet no policy (GETDEFAULT).
+    ///
+    /// # Errors
+    /// EINVAL before Linux 5.15.
+    pub fn default_actions(&mut self) -> Result<DefaultActions> {
+        self.query_one(&request::get_default_actions(), body::flags)
     }
 
     /// Does many things with few system calls, in order. A refused one stops none after it; only a

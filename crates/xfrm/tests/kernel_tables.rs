@@ -561,6 +561,22 @@ fn the_size_of_the_sad_is_counted() {
 }
 
 #[test]
+fn what_happens_without_a_policy_is_known() {
+    in_own_namespace(|| {
+        let mut socket = open();
+        let actions = socket.default_actions().expect("Linux 5.15");
+        assert_eq!(actions.outbound, PolicyAction::Allow);
+        ip("xfrm policy setdefault out block in accept");
+        let actions = socket.default_actions().expect("Linux 5.15");
+        assert_eq!(actions.outbound, PolicyAction::Block);
+        assert_eq!(
+            (actions.inbound, actions.forward),
+            (PolicyAction::Allow, PolicyAction::Allow)
+        );
+    });
+}
+
+#[test]
 fn the_asynchronous_socket_does_the_same() {
     in_own_namespace(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()

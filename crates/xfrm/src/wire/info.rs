@@ -1,13 +1,13 @@
-//! XFRM_MSG_NEWSADINFO and XFRM_MSG_NEWSPDINFO.
+//! XFRM_MSG_NEWSADINFO, XFRM_MSG_NEWSPDINFO and XFRM_MSG_GETDEFAULT.
 
 use netlink_packet_xfrm::constants::{
-    XFRMA_SAD_CNT, XFRMA_SAD_HINFO, XFRMA_SPD_HINFO, XFRMA_SPD_INFO, XFRMA_SPD_IPV4_HTHRESH,
-    XFRMA_SPD_IPV6_HTHRESH,
+    XFRM_USERPOLICY_ACCEPT, XFRM_USERPOLICY_BLOCK, XFRMA_SAD_CNT, XFRMA_SAD_HINFO, XFRMA_SPD_HINFO,
+    XFRMA_SPD_INFO, XFRMA_SPD_IPV4_HTHRESH, XFRMA_SPD_IPV6_HTHRESH,
 };
 
 use super::attribute::{read, words};
 use super::{array, split, u32_from};
-use crate::{DecodeError, HashThreshold, SadInfo, SpdInfo};
+use crate::{DecodeError, DefaultActions, HashThreshold, PolicyAction, SadInfo, SpdInfo};
 
 /// Both bodies start with 32 bits of flags.
 const FLAGS_LENGTH: usize = 4;
@@ -60,5 +60,20 @@ fn threshold(payload: &[u8]) -> Result<HashThreshold, DecodeError> {
     Ok(HashThreshold {
         local_bits,
         remote_bits,
+    })
+}
+
+pub(crate) fn default_actions(body: &[u8]) -> Result<DefaultActions, DecodeError> {
+    const WHAT: &str = "xfrm_userpolicy_default";
+    let action = |number: u8| match number {
+        XFRM_USERPOLICY_ACCEPT => Ok(PolicyAction::Allow),
+        XFRM_USERPOLICY_BLOCK => Ok(PolicyAction::Block),
+        other => Err(DecodeError::value(WHAT, other)),
+    };
+    let [inbound, forward, outbound] = array(WHAT, body)?;
+    Ok(DefaultActions {
+        inbound: action(inbound)?,
+        forward: action(forward)?,
+        outbound: action(outbound)?,
     })
 }
