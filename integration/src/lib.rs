@@ -1,1 +1,49 @@
-//! Tests of epochgate on a real kernel: a small framework of namespaces, links, NAT, captures, traffic and peers.
+//! Tests of epochgate on a real kernel: a small framework of namespaces, links, NAT,
+//! captures, traffic and peers.
+//!
+//! A test draws its topology, starts daemons and traffic in it, and judges by what was
+//! captured on the wire and by what the traffic's own accounts say:
+//!
+//! ```no_run
+//! use epochgate_integration::{Selectors, Topology, Trace, audit};
+//! use std::time::Duration;
+//!
+//! // client 192.0.2.2 ── router (masquerade) ── 203.0.113.1 server      50 ms round trip
+//! let net = Topology::new("cold").masquerade().round_trip(Duration::from_millis(50)).build();
+//! let wire = net.capture_client();
+//! net.client.run("ping -c 1 203.0.113.1");
+//! let trace = Trace::of(wire.stop(), &net.client_keys());
+//! audit::nothing_in_clear(&trace, &Selectors::new("10.1.0.0/16", "10.2.0.0/16")).expect("held");
+//! ```
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`net`] | [`World`], [`Host`], links, routes: network namespaces that go whatever happens |
+//! | [`fault`] | masquerading NAT; delay and loss; rules that drop or delay chosen packets |
+//! | [`topology`] | [`Topology`]: client, router, server and the LANs behind them, with addresses |
+//! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
+//! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP |
+//! | [`audit`] | the product's invariants, judged on a [`Trace`] |
+//! | [`traffic`] | UDP and TCP flows with exact accounts |
+//!
+//! Everything here panics when something it needs fails: its callers are tests. It needs root
+//! and a kernel with ESP, which `scripts/lab` provides.
+
+#![allow(clippy::panic, reason = "a test framework reports by failing its test")]
+
+pub mod audit;
+pub mod capture;
+pub mod esp;
+pub mod fault;
+pub mod net;
+mod sys;
+pub mod topology;
+pub mod traffic;
+
+pub use audit::Selectors;
+pub use capture::{Capture, Packet, Record, Timestamp};
+pub use esp::{InnerPacket, KeyLog, Trace};
+pub use fault::Packets;
+pub use net::{Host, Iface, World};
+pub use topology::Topology;
+pub use traffic::{Account, TcpFlow, UdpFlow};

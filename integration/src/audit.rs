@@ -1,0 +1,224 @@
+//! The product's invariants, judged on what was on the wire.
+//!
+//! Each function looks at the [`Trace`] of one host and returns how much it has judged, so that
+//! a test can also demand that there was something to judge, or the first violation.
+
+use crate::capture::{Packet, Timestamp};
+use crate::esp::{Content, Entry, InnerPacket, Trace};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The traffic that a tunnel protects: between one network and another, in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selectors {
+    local: IpNet,
+    remote: IpNet,
+}
+
+impl Selectors {
+    /// From two networks in CIDR notation.
+    pub fn new(local: &str, remote: &str) -> Self {
+        let net = |text: &str| text.parse().expect("a network in CIDR notation");
+        Self {
+            local: net(local),
+            remote: net(remote),
+        }
+    }
+
+    fn cover(&self, src: IpAddr, dst: IpAddr) -> bool {
+        let between = |from: &IpNet, to: &IpNet| from.contains(&src) && to.contains(&dst);
+        between(&self.local, &self.remote) || between(&self.remote, &self.local)
+    }
+}
+
+/// How an invariant was broken: what packet should not have been there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// When the packet was on the wire.
+    pub at: Timestamp,
+    /// Which rule it breaks, and what it is.
+    pub what: String,
+}
+
+impl Violation {
+    fn new(entry: &Entry, rule: impl fmt::Display) -> Self {
+        let Entry { packet, inner, .. } = entry;
+        Self {
+            at: entry.at,
+            what: format!("{rule}: {packet:?} {inner:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.at, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// I2: no packet that the selectors cover is on the wire outside ESP, in either direction.
+/// Returns how many packets were looked at.
+pub fn nothing_in_clear(trace: &Trace, protected: &Selectors) -> Result<usize, Violation> {
+    for entry in &trace.entries {
+        match entry.packet {
+            Packet::Clear { src, dst, .. } if protected.cover(src, dst) => {
+                return Err(Violation::new(entry, "protected traffic in clear"));
+            }
+            Packet::Clear { .. } | Packet::Esp { .. } | Packet::Ike { .. } | Packet::Other => {}
+        }
+    }
+    Ok(trace.entries.len())
+}
+
+/// I1, for a client: on each outbound SPI nothing but control pings leaves before a reply to
+/// one of those has arrived, through whatever authentic inbound SA. ESP that no logged key
+/// opens is a violation too: it cannot be judged. Returns the SPIs that carried more than
+/// control pings, each with the time of its proof.
+pub fn nothing_before_proof(trace: &Trace) -> Result<BTreeMap<u32, Timestamp>, Violation> {
+    let mut pinged = BTreeMap::<Vec<u8>, u32>::new();
+    let mut proven = BTreeMap::<u32, Timestamp>::new();
+    let mut used = BTreeMap::new();
+    for entry in &trace.entries {
+        let Packet::Esp { spi, .. } = entry.packet else {
+            continue;
+        };
+        let ping = entry.inner.as_ref().and_then(InnerPacket::control_ping);
+        match (entry.sent, ping) {
+            (true, Some((false, nonce))) => {
+                pinged.insert(nonce.to_vec(), spi);
+            }
+            (true, Some((true, _)) | None) => match proven.get(&spi) {
+                Some(proof) if entry.inner.is_some() => {
+                    used.insert(spi, *proof);
+                }
+                Some(_) => return Err(Violation::new(entry, "ESP that no known key opens")),
+                None => {
+                    let rule = format!("sent on {spi:#010x} before it was proven");
+                    return Err(Violation::new(entry, rule));
+                }
+            },
+            (false, Some((true, nonce))) => {
+                if let Some(spi) = pinged.get(nonce) {
+                    proven.entry(*spi).or_insert(entry.at);
+                }
+            }
+            (false, Some((false, _)) | None) => {}
+        }
+    }
+    Ok(used)
+}
+
+/// I3, for a waiting server: nothing leaves on an outbound SPI before something authentic has
+/// arrived on the inbound SPI of the same epoch. `pairs` are (inbound, outbound) as the server
+/// has them, such as [`KeyLog::pairs`](crate::KeyLog::pairs). Returns how many epochs were used.
+pub fn server_waits(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
+    let inbound_of: BTreeMap<_, _> = pairs
+        .iter()
+        .map(|(inbound, outbound)| (*outbound, *inbound))
+        .collect();
+    let mut arrived = BTreeSet::new();
+    let mut used = BTreeSet::new();
+    for entry in &trace.entries {
+        let Packet::Esp { spi, .. } = entry.packet else {
+            continue;
+        };
+        if !entry.sent {
+            if entry.inner.is_some() {
+                arrived.insert(spi);
+            }
+            continue;
+        }
+        let Some(inbound) = inbound_of.get(&spi) else {
+            return Err(Violation::new(entry, "sent on an SPI of no known epoch"));
+        };
+        if !arrived.contains(inbound) {
+            let rule = format!("sent on {spi:#010x} before anything came on {inbound:#010x}");
+            return Err(Violation::new(entry, rule));
+        }
+        used.insert(spi);
+    }
+    Ok(used.len())
+}
+
+/// R3, for the sender: once a packet that is not a control ping left on a new SPI, none leaves
+/// on an older one, except within `grace` of the switch (a second CPU may still use the old
+/// bundle). Returns the SPIs in the order in which they carried traffic.
+pub fn switches_are_clean(trace: &Trace, grace: Duration) -> Result<Vec<u32>, Violation> {
+    let mut order = Vec::<(u32, Timestamp)>::new();
+    for entry in trace.sent() {
+        let Packet::Esp { spi, .. } = entry.packet else {
+            continue;
+        };
+        if entry
+            .inner
+            .as_ref()
+            .is_some_and(|inner| inner.control_ping().is_some())
+        {
+            continue;
+        }
+        let Some(place) = order.iter().position(|(known, _)| *known == spi) else {
+            order.push((spi, entry.at));
+            continue;
+        };
+        if let Some((newer, switched)) = order.get(place + 1)
+            && entry.at.since(*switched) > grace
+        {
+            let rule = format!("sent on {spi:#010x} after the switch to {newer:#010x}");
+            return Err(Violation::new(entry, rule));
+        }
+    }
+    Ok(order.into_iter().map(|(spi, _)| spi).collect())
+}
+
+/// What a host did with one kind of IKE exchange: how many requests of it were on the wire, each
+/// initiator SPI and message ID counted once however often it was retransmitted.
+pub fn exchanges(trace: &Trace) -> Vec<(u8, usize)> {
+    let mut seen = BTreeSet::new();
+    let mut counts = Vec::<(u8, usize)>::new();
+    for entry in &trace.entries {
+        let Packet::Ike {
+            initiator_spi,
+            exchange,
+            message_id,
+            response,
+            from_initiator,
+            ..
+        } = entry.packet
+        else {
+            continue;
+        };
+        if response || !seen.insert((initiator_spi, message_id, from_initiator)) {
+            continue;
+        }
+        match counts.iter_mut().find(|(known, _)| *known == exchange) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((exchange, 1)),
+        }
+    }
+    counts
+}
+
+/// The sequence numbers of a [`UdpFlow`](crate::UdpFlow)'s datagrams as they left in ESP, with
+/// the SPI that carried each, in the order of the wire.
+pub fn carried(trace: &Trace, port: u16) -> Vec<(u64, u32)> {
+    trace
+        .sent()
+        .filter_map(
+            |entry| match (&entry.packet, &entry.inner.as_ref()?.content) {
+                (
+                    Packet::Esp { spi, .. },
+                    Content::Udp {
+                        ports: (_, to),
+                        payload,
+                    },
+                ) if *to == port => Some((crate::traffic::sequence_of(payload)?, *spi)),
+                _ => None,
+            },
+        )
+        .collect()
+}

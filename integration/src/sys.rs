@@ -1,0 +1,83 @@
+//! The system calls that no safe crate offers: binding a packet socket to an interface, its
+//! drop counter, and TCP's own statistics.
+
+#![allow(unsafe_code, reason = "system calls, each with its argument")]
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// `tp_packets` and `tp_drops` since the last call (struct tpacket_stats, packet(7)).
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct PacketStatistics {
+    pub(crate) packets: u32,
+    pub(crate) drops: u32,
+}
+
+/// A packet socket that sees the frames of one interface of the calling thread's namespace,
+/// in both directions.
+pub(crate) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    // Without a protocol it receives nothing until it is bound to its interface.
+    let fd = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    // SAFETY: all bit patterns are valid for this plain C struct.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index as i32;
+    // SAFETY: `address` is a sockaddr_ll, and its true size is given; bind only reads it.
+    let result = unsafe {
+        libc::bind(
+            fd.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(fd)
+}
+
+/// Reads and resets a packet socket's counters (PACKET_STATISTICS, packet(7)).
+pub(crate) fn packet_statistics(fd: impl AsFd) -> io::Result<PacketStatistics> {
+    let mut statistics = PacketStatistics::default();
+    option(
+        fd,
+        libc::SOL_PACKET,
+        libc::PACKET_STATISTICS,
+        &mut statistics,
+    )?;
+    Ok(statistics)
+}
+
+/// TCP's statistics of a connection (TCP_INFO, tcp(7)).
+pub(crate) fn tcp_info(fd: impl AsFd) -> io::Result<libc::tcp_info> {
+    // SAFETY: all bit patterns are valid for this plain C struct of integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    Ok(info)
+}
+
+/// `T` must be a plain C struct of integers: the kernel may fill any part of it.
+fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, value: &mut T) -> io::Result<()> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of what `value` points to,
+    // and both of our `T`s hold integers only.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(value).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
