@@ -24,6 +24,7 @@
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
+//! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
 //!
 //! Everything here panics when something it needs fails: its callers are tests. It needs root
@@ -36,6 +37,7 @@ pub mod capture;
 pub mod esp;
 pub mod fault;
 pub mod net;
+pub mod peer;
 mod sys;
 pub mod topology;
 pub mod traffic;
@@ -45,5 +47,6 @@ pub use capture::{Capture, Packet, Record, Timestamp};
 pub use esp::{InnerPacket, KeyLog, Trace};
 pub use fault::Packets;
 pub use net::{Host, Iface, World};
+pub use peer::{Epochgate, StrongSwan};
 pub use topology::Topology;
 pub use traffic::{Account, TcpFlow, UdpFlow};

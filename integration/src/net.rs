@@ -67,7 +67,6 @@ impl Evidence {
         locked(&self.captures).push((name, recorder));
     }
 
-    #[allow(dead_code)]
     pub(crate) fn add_log(&self, path: PathBuf) {
         locked(&self.logs).push(path);
     }
