@@ -348,7 +348,7 @@ impl Endpoint {
     }
 
     /// One transition of one IKE SA.
-    fn step(
+    pub(super) fn step(
         &mut self,
         id: IkeSaId,
         now: Timestamp,

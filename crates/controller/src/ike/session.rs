@@ -26,9 +26,9 @@ pub(super) struct Session {
     pub(super) part: Part,
     pub(super) path: Path,
     pub(super) nat: Nat,
-    protection: Protection,
+    pub(super) protection: Protection,
     /// Message ID of our next request.
-    next_request: u32,
+    pub(super) next_request: u32,
     /// Message ID that the peer's next request must have.
     expected_request: u32,
     /// Our latest response, for a peer that has not got it.

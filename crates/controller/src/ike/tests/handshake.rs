@@ -61,3 +61,231 @@ fn a_lost_message_is_sent_again_and_a_lost_response_repeated() {
         assert_eq!(repeated, if response { 2 } else { 0 });
     }
 }
+
+#[test]
+fn a_server_under_load_demands_a_cookie() {
+    let limits = Limits {
+        cookie_threshold: 0,
+        ..Limits::default()
+    };
+    let mut pair = Pair::limited(limits, |_| (), |_| ());
+    pair.connect();
+    pair.settle();
+    assert_eq!(
+        pair.ladder(),
+        [
+            "--> IKE_SA_INIT request 0",
+            "<-- IKE_SA_INIT response 0", // N(COOKIE)
+            "--> IKE_SA_INIT request 0",  // N(COOKIE), SA, KE, Ni
+            "<-- IKE_SA_INIT response 0",
+            "--> IKE_AUTH request 1",
+            "<-- IKE_AUTH response 1",
+        ]
+    );
+    pair.assert_same_child();
+    assert_eq!(pair.server.endpoint.counters().cookies_sent, 1);
+}
+
+#[test]
+fn a_wrong_guess_of_the_group_is_corrected() {
+    let mut pair = Pair::with(
+        |config| config.ike.groups = vec![Group::P384, Group::X25519],
+        |config| config.ike.groups = vec![Group::X25519],
+    );
+    pair.connect();
+    pair.settle();
+    // SA, KE(P-384) --> <-- N(INVALID_KE_PAYLOAD, X25519), SA, KE(X25519) -->
+    assert_eq!(pair.sent.len(), 6);
+    pair.assert_same_child();
+}
+
+#[test]
+fn a_cookie_and_a_wrong_guess_together_take_three_attempts() {
+    let limits = Limits {
+        cookie_threshold: 0,
+        ..Limits::default()
+    };
+    let mut pair = Pair::limited(
+        limits,
+        |config| config.ike.groups = vec![Group::P256, Group::X25519],
+        |config| config.ike.groups = vec![Group::X25519],
+    );
+    pair.connect();
+    pair.settle();
+    // RFC 7296 §2.6.1: the cookie comes along with the other group.
+    assert_eq!(pair.sent.len(), 8);
+    pair.assert_same_child();
+}
+
+#[test]
+fn a_guess_that_is_acceptable_costs_no_round_trip() {
+    let mut pair = Pair::with(
+        |config| config.ike.groups = vec![Group::P384, Group::X25519],
+        |config| config.ike.groups = vec![Group::X25519, Group::P384],
+    );
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.sent.len(), 4);
+    let suite = pair
+        .client
+        .endpoint
+        .status(pair.client.sa(), pair.now)
+        .unwrap()
+        .suite;
+    assert_eq!(suite, "AES-GCM-256/HMAC-SHA-256/P-384");
+}
+
+#[test]
+fn the_address_to_ping_is_announced_both_ways() {
+    let mut pair = Pair::new();
+    let (ours, theirs): (IpAddr, IpAddr) =
+        ("10.1.0.1".parse().unwrap(), "fd00:2::1".parse().unwrap());
+    pair.client.endpoint.set_announcement(TUNNEL, Some(ours));
+    pair.server.endpoint.set_announcement(TUNNEL, Some(theirs));
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.client.peer().unwrap().ping_address, Some(theirs));
+    assert_eq!(pair.server.peer().unwrap().ping_address, Some(ours));
+}
+
+#[test]
+fn initial_contact_is_told_only_when_asked_for() {
+    let mut pair = Pair::established();
+    assert!(!pair.server.peer().unwrap().initial_contact);
+    let (local, remote) = (address(CLIENT, 500), address(SERVER, 500));
+    let now = pair.now;
+    pair.server.events.clear();
+    pair.client
+        .endpoint
+        .connect(TUNNEL, local, remote, true, now);
+    pair.settle();
+    assert!(pair.server.peer().unwrap().initial_contact);
+}
+
+#[test]
+fn the_responder_answers_only_when_the_kernel_is_ready() {
+    let mut pair = Pair::new();
+    pair.server.installs = None;
+    pair.connect();
+    pair.run(Duration::from_secs(4));
+    // The request came, was repeated, and stays unanswered.
+    assert!(pair.server.is_established() && !pair.client.is_established());
+    assert!(pair.server.endpoint.counters().repeated >= 2);
+    let answered = |pair: &Pair| {
+        pair.ladder()
+            .iter()
+            .filter(|line| *line == "<-- IKE_AUTH response 1")
+            .count()
+    };
+    assert_eq!(answered(&pair), 0);
+    let (sa, child, now) = (pair.server.sa(), pair.server.child().id, pair.now);
+    pair.server.endpoint.child_ready(sa, child, true, now);
+    pair.settle();
+    assert_eq!(answered(&pair), 1);
+    pair.assert_same_child();
+}
+
+#[test]
+fn a_child_that_the_kernel_refuses_leaves_the_ike_sa() {
+    let mut pair = Pair::new();
+    pair.server.installs = Some(false);
+    pair.connect();
+    pair.settle();
+    assert!(pair.client.is_established() && pair.server.is_established());
+    assert!(pair.client.children.is_empty());
+    assert!(matches!(
+        pair.client.events.as_slice(),
+        [
+            IkeEvent::Established(_),
+            IkeEvent::ChildRefused {
+                replaces: None,
+                error: ChildError::Temporary
+            }
+        ]
+    ));
+    // The next attempt needs no new IKE SA.
+    pair.server.installs = Some(true);
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.new_child(sa, now);
+    pair.settle();
+    assert_eq!(pair.client.children.len(), 1);
+}
+
+#[test]
+fn an_offer_is_narrowed_to_what_the_server_has() {
+    let mut pair = Pair::with(
+        |config| {
+            config.local_traffic = vec!["10.0.0.0/8".parse().unwrap()];
+            config.remote_traffic = vec!["10.2.0.0/15".parse().unwrap()];
+        },
+        |_| (),
+    );
+    pair.connect();
+    pair.settle();
+    pair.assert_same_child();
+    let child = pair.client.child();
+    let networks = config(End::Client);
+    assert_eq!(
+        child.local_selectors,
+        crate::ike::selectors::from_networks(&networks.local_traffic)
+    );
+    assert_eq!(
+        child.remote_selectors,
+        crate::ike::selectors::from_networks(&networks.remote_traffic)
+    );
+}
+
+#[test]
+fn a_first_child_that_does_not_fit_leaves_the_ike_sa() {
+    for (change, expected) in [
+        (
+            (|config: &mut TunnelConfig| {
+                config.local_traffic = vec!["172.16.0.0/12".parse().unwrap()];
+            }) as fn(&mut TunnelConfig),
+            ChildError::Selectors,
+        ),
+        (
+            |config| config.esp.ciphers = vec![Cipher::AesGcm128],
+            ChildError::NoProposal,
+        ),
+    ] {
+        let mut pair = Pair::with(change, |config| {
+            config.esp.ciphers = vec![Cipher::AesGcm256];
+        });
+        pair.connect();
+        pair.settle();
+        assert!(pair.client.is_established() && pair.server.is_established());
+        let last = pair.client.events.last().unwrap();
+        let IkeEvent::ChildRefused { error, .. } = last else {
+            panic!("{last:?}")
+        };
+        // Both are wrong in the first case: the server looks at the algorithms first.
+        assert!(*error == expected || *error == ChildError::NoProposal);
+    }
+}
+
+#[test]
+fn status_tells_how_far_it_is() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let (sa, now) = (pair.client.sa(), pair.now);
+    let state = |pair: &Pair| {
+        let status = pair.client.endpoint.status(sa, pair.now);
+        status.map(|status| status.state)
+    };
+    assert_eq!(state(&pair).as_deref(), Some("initiating"));
+    pair.lose_requests(End::Client, ExchangeType::IkeAuth, 1);
+    pair.run(Duration::from_millis(100));
+    assert_eq!(state(&pair).as_deref(), Some("authenticating"));
+    pair.settle();
+    let status = pair.client.endpoint.status(sa, pair.now).unwrap();
+    assert_eq!(status.state, "established");
+    assert_eq!(status.suite, "AES-GCM-256/HMAC-SHA-256/X25519");
+    assert!(status.epochgate && !status.nat);
+    assert_eq!(status.age_ms, pair.now.since(now).as_millis() as u64);
+    let now = pair.now;
+    pair.client.endpoint.close(sa, now);
+    assert_eq!(state(&pair).as_deref(), Some("deleting"));
+    pair.settle();
+    assert_eq!(state(&pair), None);
+}

@@ -4,18 +4,24 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    dead_code,
     reason = "a failed unwrap fails the test"
 )]
 
+mod children;
+mod collisions;
+mod failures;
 mod handshake;
+mod hostile;
+mod informational;
+mod key_derivation;
+mod nat;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochgate_ike_wire::{ExchangeType, Header};
+use epochgate_ike_wire::{ExchangeType, Header, Message, NotifyType, Payload};
 
 use crate::config::{
     End as ConfigEnd, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
@@ -26,8 +32,10 @@ use crate::io::Datagram;
 use crate::ring_provider::Ring;
 use crate::{Secret, Timestamp};
 
+use super::sa::IkeSa;
 use super::{
-    Child, ChildId, CloseReason, Endpoint, IkeEvent, IkeOutput, IkeSaId, Limits, Peer, TunnelId,
+    Child, ChildError, ChildId, CloseReason, Endpoint, IkeEvent, IkeOutput, IkeSaId, Limits, Peer,
+    TunnelId,
 };
 
 /// The only tunnel of each end.
@@ -323,6 +331,52 @@ impl Pair {
         self.now = end;
     }
 
+    /// Sends a request of `from` that no honest endpoint would send, and gives what is in the
+    /// response.
+    fn ask(&mut self, from: End, exchange: ExchangeType, payloads: &[Payload]) -> Vec<Payload> {
+        let now = self.now;
+        let sa = self.host(from).sa();
+        let schedule = Limits::default().retransmission;
+        self.host(from).endpoint.step(sa, now, |sa, ctx| {
+            let IkeSa::Established(mut it) = sa else {
+                panic!("not established")
+            };
+            it.session
+                .request(ctx, exchange, payloads, schedule)
+                .unwrap();
+            Some(IkeSa::Established(it))
+        });
+        self.run(Duration::from_millis(100));
+        self.answer_to(from)
+    }
+
+    /// What is in the latest response to `end`.
+    fn answer_to(&mut self, end: End) -> Vec<Payload> {
+        let octets = self
+            .sent
+            .iter()
+            .rev()
+            .filter(|(from, _)| *from == end.other())
+            .map(|(_, datagram)| datagram.payload.clone())
+            .find(|octets| Header::decode(octets).unwrap().flags.response)
+            .unwrap();
+        let message = Message::decode(&octets).unwrap();
+        let (now, sa) = (self.now, self.host(end).sa());
+        let mut answer = Vec::new();
+        self.host(end).endpoint.step(sa, now, |sa, ctx| {
+            let IkeSa::Established(it) = sa else {
+                panic!("not established")
+            };
+            answer = it
+                .session
+                .protection
+                .open(ctx.crypto, &message, &octets)
+                .unwrap();
+            Some(IkeSa::Established(it))
+        });
+        answer
+    }
+
     fn deliver(&mut self, to: End, datagram: &Datagram) {
         let now = self.now;
         self.host(to).endpoint.handle_datagram(datagram, now);
@@ -450,6 +504,17 @@ impl Pair {
         assert_eq!(ours.local_selectors, theirs.remote_selectors);
         assert_eq!(ours.remote_selectors, theirs.local_selectors);
     }
+}
+
+/// The types of the notifies among the payloads.
+fn notifies(payloads: &[Payload]) -> Vec<NotifyType> {
+    payloads
+        .iter()
+        .filter_map(|payload| match payload {
+            Payload::Notify(notify) => Some(notify.kind),
+            _ => None,
+        })
+        .collect()
 }
 
 fn address(ip: &str, port: u16) -> SocketAddr {

@@ -1,0 +1,162 @@
+//! Both ends act at once (RFC 7296 §1.4.1, §2.8.1, §2.25).
+
+use super::*;
+
+impl Pair {
+    /// Both ends rekey the same Child SA in the same moment.
+    fn rekey_both(&mut self) {
+        let now = self.now;
+        for end in [End::Client, End::Server] {
+            let host = self.host(end);
+            let (sa, child) = (host.sa(), host.child().id);
+            host.endpoint.rekey_child(sa, child, now);
+        }
+    }
+
+    /// Pairs of inbound and outbound SPIs, the client's view of both.
+    fn spis(&self) -> [Vec<(u32, u32)>; 2] {
+        let sort = |mut pairs: Vec<_>| {
+            pairs.sort_unstable();
+            pairs
+        };
+        let client = self.client.children.values();
+        let server = self.server.children.values();
+        [
+            sort(
+                client
+                    .map(|child| (child.inbound.0.get(), child.outbound.0.get()))
+                    .collect(),
+            ),
+            sort(
+                server
+                    .map(|child| (child.outbound.0.get(), child.inbound.0.get()))
+                    .collect(),
+            ),
+        ]
+    }
+}
+
+fn redundant(host: &Host) -> Option<ChildId> {
+    host.events.iter().find_map(|event| match event {
+        IkeEvent::ChildRedundant(id) => Some(*id),
+        _ => None,
+    })
+}
+
+fn ends(host: &Host, wanted: ChildId) -> usize {
+    host.events
+        .iter()
+        .filter(|event| {
+            matches!(event, IkeEvent::ChildDeleted(id) | IkeEvent::ChildDeletedByPeer(id)
+                if *id == wanted)
+        })
+        .count()
+}
+
+#[test]
+fn of_two_crossing_rekeys_one_survives_at_both_ends() {
+    let mut losers = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let mut pair = Pair::established();
+        let old = [pair.client.child().id, pair.server.child().id];
+        pair.rekey_both();
+        pair.settle();
+        let [ours, theirs] = pair.spis();
+        assert_eq!(ours, theirs);
+        // The old one, which the tunnels delete, and one of the two new ones.
+        assert_eq!(ours.len(), 2);
+        pair.assert_same_child();
+        for (host, old) in [&pair.client, &pair.server].into_iter().zip(old) {
+            let redundant = redundant(host).unwrap();
+            assert_eq!(ends(host, redundant), 1);
+            assert!(host.children.contains_key(&old));
+        }
+        // Who started the losing exchange deletes: one Delete, by one end.
+        let loser = redundant(&pair.client).unwrap();
+        losers.insert(
+            pair.client
+                .events
+                .iter()
+                .any(|event| matches!(event, IkeEvent::ChildDeleted(id) if *id == loser)),
+        );
+    }
+    assert_eq!(losers.len(), 2, "either side loses now and then");
+}
+
+#[test]
+fn a_crossing_that_only_one_end_knows_of_ends_the_same() {
+    for _ in 0..20 {
+        let mut pair = Pair::established();
+        // The client's request is lost; the server has finished its own when it comes again.
+        pair.lose_requests(End::Client, ExchangeType::CreateChildSa, 1);
+        pair.rekey_both();
+        pair.settle();
+        let [ours, theirs] = pair.spis();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.len(), 2);
+        assert!(redundant(&pair.client).is_some());
+    }
+}
+
+#[test]
+fn crossing_deletes_end_each_child_once() {
+    let mut pair = Pair::established();
+    let (now, ids) = (pair.now, [pair.client.child().id, pair.server.child().id]);
+    for (end, id) in [End::Client, End::Server].into_iter().zip(ids) {
+        let host = pair.host(end);
+        let sa = host.sa();
+        host.endpoint.delete_child(sa, id, now);
+    }
+    pair.settle();
+    assert_eq!(ends(&pair.client, ids[0]), 1);
+    assert_eq!(ends(&pair.server, ids[1]), 1);
+    assert_eq!(pair.answer_to(End::Client), [], "without the other half");
+    assert_eq!(pair.answer_to(End::Server), []);
+}
+
+#[test]
+fn a_rekey_that_crosses_a_delete_is_refused_for_now() {
+    let mut pair = Pair::established();
+    let (now, ids) = (pair.now, [pair.client.child().id, pair.server.child().id]);
+    let (client, server) = (pair.client.sa(), pair.server.sa());
+    pair.client.endpoint.rekey_child(client, ids[0], now);
+    pair.server.endpoint.delete_child(server, ids[1], now);
+    pair.settle();
+    assert!(pair.client.events.iter().any(|event| matches!(
+        event,
+        IkeEvent::ChildRefused {
+            error: ChildError::Temporary,
+            ..
+        }
+    )));
+    assert_eq!(ends(&pair.client, ids[0]), 1);
+    assert_eq!(pair.spis(), [vec![], vec![]]);
+    assert!(pair.client.is_established() && pair.server.is_established());
+}
+
+#[test]
+fn two_goodbyes_cross() {
+    let mut pair = Pair::established();
+    let (now, client, server) = (pair.now, pair.client.sa(), pair.server.sa());
+    pair.client.endpoint.close(client, now);
+    pair.server.endpoint.close(server, now);
+    pair.settle();
+    assert_eq!(pair.client.closed(), Some(&CloseReason::Asked));
+    assert_eq!(pair.server.closed(), Some(&CloseReason::Asked));
+}
+
+#[test]
+fn both_ends_start_an_ike_sa_at_once() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let (local, remote) = (address(SERVER, 500), address(CLIENT, 500));
+    let now = pair.now;
+    pair.server
+        .endpoint
+        .connect(TUNNEL, local, remote, false, now);
+    pair.settle();
+    assert_eq!(pair.client.children.len(), 2);
+    assert_eq!(pair.server.children.len(), 2);
+    let [ours, theirs] = pair.spis();
+    assert_eq!(ours, theirs);
+}

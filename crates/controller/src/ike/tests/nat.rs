@@ -1,0 +1,118 @@
+//! NAT detection and what follows from it (RFC 7296 §2.23).
+
+use super::*;
+
+fn behind_nat(mode: NatTraversal) -> Pair {
+    let change = |config: &mut TunnelConfig| config.nat_traversal = mode;
+    let mut pair = Pair::with(change, change);
+    pair.nat = true;
+    pair.connect();
+    pair.settle();
+    pair.assert_same_child();
+    pair
+}
+
+#[test]
+fn a_client_behind_a_nat_floats_to_4500_and_encapsulates() {
+    let pair = behind_nat(NatTraversal::Auto);
+    assert!(pair.client.peer().unwrap().nat);
+    assert!(pair.server.peer().unwrap().nat);
+    let (ours, theirs) = (pair.client.child().path, pair.server.child().path);
+    assert!(ours.encapsulated && theirs.encapsulated);
+    assert_eq!(ours.local, address(INSIDE, 4500));
+    assert_eq!(ours.remote, address(SERVER, 4500));
+    assert_eq!(theirs.local, address(SERVER, 4500));
+    assert_eq!(theirs.remote, address(NAT, 24_500));
+}
+
+#[test]
+fn without_nat_traversal_nothing_is_detected_and_esp_stays_plain() {
+    let pair = behind_nat(NatTraversal::Off);
+    assert!(!pair.client.peer().unwrap().nat);
+    assert!(!pair.server.peer().unwrap().nat);
+    assert!(!pair.client.child().path.encapsulated);
+    assert_eq!(pair.client.child().path.local, address(INSIDE, 500));
+    let first = Message::decode(&pair.sent[0].1.payload).unwrap();
+    assert_eq!(notifies(&first.payloads), []);
+}
+
+#[test]
+fn an_end_without_nat_traversal_keeps_the_other_from_it() {
+    let off = |config: &mut TunnelConfig| config.nat_traversal = NatTraversal::Off;
+    for client_is_off in [true, false] {
+        let mut pair = if client_is_off {
+            Pair::with(off, |_| ())
+        } else {
+            Pair::with(|_| (), off)
+        };
+        pair.nat = true;
+        pair.connect();
+        pair.settle();
+        assert!(!pair.client.child().path.encapsulated);
+        assert!(!pair.server.child().path.encapsulated);
+    }
+}
+
+#[test]
+fn the_server_follows_a_client_whose_nat_forgot_it() {
+    let mut pair = behind_nat(NatTraversal::Auto);
+    pair.nat_epoch = 7;
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.check_liveness(sa, now);
+    pair.settle();
+    let moved = pair.server.events.iter().find_map(|event| match event {
+        IkeEvent::PathChanged(path) => Some(*path),
+        _ => None,
+    });
+    assert_eq!(moved.unwrap().remote, address(NAT, 24_507));
+    assert_eq!(pair.client.alive, 1, "the answer found the way back");
+    assert!(
+        !pair
+            .client
+            .events
+            .iter()
+            .any(|event| matches!(event, IkeEvent::PathChanged(_))),
+        "who is behind the NAT follows nobody"
+    );
+}
+
+#[test]
+fn a_replayed_message_from_elsewhere_moves_nobody() {
+    let mut pair = behind_nat(NatTraversal::Auto);
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.check_liveness(sa, now);
+    pair.settle();
+    let (_, datagram) = pair
+        .sent
+        .iter()
+        .rfind(|(from, _)| *from == End::Client)
+        .unwrap()
+        .clone();
+    let mut elsewhere = pair.translate(End::Client, datagram);
+    elsewhere.remote = address("203.0.113.66", 4500);
+    pair.deliver(End::Server, &elsewhere);
+    pair.drain(End::Server);
+    assert!(
+        !pair
+            .server
+            .events
+            .iter()
+            .any(|event| matches!(event, IkeEvent::PathChanged(_)))
+    );
+}
+
+#[test]
+fn without_a_nat_nobody_follows() {
+    let mut pair = Pair::established();
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.nat = true;
+    pair.client.endpoint.check_liveness(sa, now);
+    pair.run(Duration::from_secs(1));
+    assert!(
+        !pair
+            .server
+            .events
+            .iter()
+            .any(|event| matches!(event, IkeEvent::PathChanged(_)))
+    );
+}
