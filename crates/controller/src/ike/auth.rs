@@ -14,13 +14,14 @@ use crate::{Secret, Timestamp};
 use super::announce;
 use super::child::{self, Circumstances, Offer};
 use super::context::{Context, Name};
+use super::established::{ChildSeed, Established};
 use super::identity;
 use super::informational::{Closing, Lingering};
 use super::init::Handshake;
 use super::keys::Part;
 use super::payloads::{Fault, Payloads, notify};
 use super::proposal::ChildKeyExchange;
-use super::sa::{ChildSeed, Established, IkeSa, Next};
+use super::sa::{IkeSa, Next};
 use super::session::{InFlight, Received, Session};
 use super::{ChildError, CloseReason, IkeEvent, Peer};
 

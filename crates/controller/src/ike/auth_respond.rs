@@ -12,13 +12,14 @@ use super::announce;
 use super::auth::{authenticator, malformed, prove};
 use super::child::{self, Circumstances, Refusal};
 use super::context::{Context, Name};
+use super::established::{ChildSeed, Established, KeptAnswer};
 use super::identity;
 use super::informational::Lingering;
 use super::init::{Handshake, only};
 use super::keys::Part;
 use super::payloads::{Fault, Payloads, notify};
 use super::proposal::{self, ChildKeyExchange};
-use super::sa::{ChildSeed, Established, KeptAnswer, Next};
+use super::sa::Next;
 use super::session::{Request, Session};
 use super::{CloseReason, IkeEvent, IkeSaId, Peer, TunnelId, selectors};
 

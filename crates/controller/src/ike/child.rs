@@ -11,10 +11,10 @@ use crate::crypto::CryptoError;
 use crate::io::Spi;
 
 use super::context::Context;
+use super::established::ChildSeed;
 use super::keys::{self, Nonces, Part};
 use super::payloads::{Payloads, notify};
 use super::proposal::{self, ChildKeyExchange, EspAlgorithms};
-use super::sa::ChildSeed;
 use super::{Child, ChildError, ChildId, Path, Side, selectors};
 
 /// What we asked the peer for.

@@ -12,13 +12,14 @@ use crate::io::Spi;
 
 use super::child::{self, Agreed, Circumstances, Offer, Refusal, child_error};
 use super::context::Context;
+use super::established::{Asked, Established, KeptAnswer, Outstanding};
 use super::init::{invalid_ke, only};
 use super::keys::{Nonces, Part};
 use super::limits::KE_RESTARTS_MAX;
 use super::payloads::{Payloads, notify};
 use super::proposal::{self, ChildKeyExchange};
 use super::protect::SealError;
-use super::sa::{Asked, Established, KeptAnswer, Next, Outstanding};
+use super::sa::Next;
 use super::session::ReplyTo;
 use super::{Child, ChildError, ChildId, IkeEvent};
 

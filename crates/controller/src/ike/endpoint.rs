@@ -26,6 +26,9 @@ use super::respond::{self, Answer, InitKey, Load};
 use super::sa::{IkeSa, Next, Order};
 use super::{ChildId, CloseReason, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
 
+/// Lines about strangers that the log gets per second.
+const STRANGERS_PER_SECOND: u32 = 1;
+
 /// All IKE SAs of this host.
 pub(crate) struct Endpoint {
     crypto: Arc<dyn Crypto>,
@@ -37,6 +40,8 @@ pub(crate) struct Endpoint {
     /// Responder's IKE SAs before IKE_AUTH, by what recognises their IKE_SA_INIT request.
     half_open: BTreeMap<InitKey, IkeSaId>,
     timers: BTreeSet<(Timestamp, IkeSaId)>,
+    /// Those that are over and only repeat their last response.
+    lingering: BTreeSet<IkeSaId>,
     cookies: Cookies,
     /// Unprotected answers, which anybody can provoke (RFC 7296 §2.21.4).
     unprotected: RateLimit,
@@ -67,9 +72,10 @@ impl Endpoint {
             by_spi: BTreeMap::new(),
             half_open: BTreeMap::new(),
             timers: BTreeSet::new(),
+            lingering: BTreeSet::new(),
             cookies: Cookies::default(),
             unprotected: RateLimit::per_second(per_second),
-            strangers: RateLimit::per_second(per_second),
+            strangers: RateLimit::per_second(STRANGERS_PER_SECOND),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             last_sa: 0,
@@ -172,12 +178,14 @@ impl Endpoint {
 
     /// The time that [`Self::next_timeout`] named has come.
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(due, id)) = self.timers.first()
-            && due <= now
-        {
+        let due: Vec<IkeSaId> = self
+            .timers
+            .iter()
+            .take_while(|(due, _)| *due <= now)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in due {
             self.step(id, now, IkeSa::handle_timeout);
-            // Whatever happened, this timer has fired.
-            self.timers.remove(&(due, id));
         }
     }
 
@@ -252,6 +260,12 @@ impl Endpoint {
     #[cfg(test)]
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// IKE SAs in any state.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.sas.len()
     }
 
     fn handle_init_request(&mut self, message: Message, datagram: &Datagram, now: Timestamp) {
@@ -407,6 +421,7 @@ impl Endpoint {
         if let Some(key) = &slot.half_open {
             self.half_open.remove(key);
         }
+        self.lingering.remove(&id);
         Some(slot.sa)
     }
 
@@ -434,7 +449,15 @@ impl Endpoint {
         if let Some(key) = &slot.half_open {
             self.half_open.insert(key.clone(), id);
         }
+        if matches!(slot.sa, IkeSa::Lingering(_)) {
+            self.lingering.insert(id);
+        }
         self.sas.insert(id, slot);
+        if self.lingering.len() > self.limits.lingering_max
+            && let Some(oldest) = self.lingering.first().copied()
+        {
+            self.take(oldest);
+        }
     }
 
     fn context(&mut self, now: Timestamp) -> Context<'_> {

@@ -6,9 +6,10 @@ use crate::Timestamp;
 use crate::io::Datagram;
 
 use super::context::{Context, Name};
+use super::established::{Asked, Established, Task};
 use super::init::only;
 use super::payloads::Payloads;
-use super::sa::{Asked, Established, IkeSa, Next, Task};
+use super::sa::{IkeSa, Next};
 use super::session::{InFlight, Received, ReplyTo, Request, Session};
 use super::{CloseReason, IkeEvent};
 

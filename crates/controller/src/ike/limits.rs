@@ -42,6 +42,8 @@ pub(crate) struct Limits {
     pub(crate) refusal_patience: Duration,
     /// How long a finished IKE SA still repeats its last response.
     pub(crate) linger: Duration,
+    /// IKE SAs that linger; beyond, the oldest is dropped.
+    pub(crate) lingering_max: usize,
     /// Unprotected answers per second (RFC 7296 §2.21: "rate limited").
     pub(crate) unprotected_answers_per_second: u32,
 }
@@ -81,6 +83,7 @@ impl Default for Limits {
             farewell_patience: Duration::from_secs(3),
             refusal_patience: Duration::from_secs(5),
             linger: Duration::from_secs(35),
+            lingering_max: 256,
             unprotected_answers_per_second: 16,
         }
     }

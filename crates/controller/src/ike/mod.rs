@@ -13,6 +13,7 @@ mod context;
 mod cookie;
 mod create_child;
 mod endpoint;
+mod established;
 mod identity;
 mod informational;
 mod init;
@@ -126,7 +127,7 @@ pub(crate) enum IkeOutput {
         event: IkeEvent,
     },
     /// Somebody was turned away before a tunnel was found for it; for the log. Not more often than
-    /// [`Limits::unprotected_answers_per_second`].
+    /// once a second.
     Stranger { remote: SocketAddr, reason: String },
 }
 

@@ -234,3 +234,23 @@ fn a_peer_that_always_comes_back_has_its_oldest_ike_sa_closed() {
     assert_eq!(closed, 1);
     assert_eq!(pair.client.closed(), Some(&CloseReason::DeletedByPeer));
 }
+
+#[test]
+fn refused_peers_are_remembered_only_so_many() {
+    let limits = Limits {
+        lingering_max: 4,
+        ..Limits::default()
+    };
+    let mut pair = Pair::limited(
+        limits,
+        |config| config.psk = Secret::from(&b"wrong"[..]),
+        |_| (),
+    );
+    for _ in 0..20 {
+        pair.connect();
+        pair.run(Duration::from_millis(100));
+    }
+    assert_eq!(pair.server.endpoint.len(), 4);
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.server.endpoint.len(), 0);
+}

@@ -167,3 +167,17 @@ fn a_changed_configuration_is_used_by_the_next_exchange() {
     pair.assert_same_child();
     assert_eq!(pair.client.child().cipher, Cipher::AesGcm128);
 }
+
+#[test]
+fn a_goodbye_before_the_answer_answers_first() {
+    let mut pair = Pair::new();
+    pair.server.installs = None;
+    pair.connect();
+    pair.run(Duration::from_millis(100));
+    let (sa, now) = (pair.server.sa(), pair.now);
+    pair.server.endpoint.close(sa, now);
+    pair.settle();
+    assert!(pair.client.peer().is_some());
+    assert_eq!(pair.client.closed(), Some(&CloseReason::DeletedByPeer));
+    assert_eq!(pair.server.closed(), Some(&CloseReason::Asked));
+}
