@@ -16,7 +16,9 @@ use epochgate_controller::io::{
     FoundSa, PolicyKey, PolicySpec, SaDirection, SaId, SaSpec, XfrmError, XfrmEvent, XfrmOp,
     XfrmReply,
 };
-use epochgate_xfrm::{AsyncEventSocket, AsyncSocket, EventFlags, EventGroup, EventThresholds, Op};
+use epochgate_xfrm::{
+    AsyncEventSocket, AsyncSocket, EventFlags, EventGroup, EventThresholds, Op, SaEntry,
+};
 
 type Outcome = Result<XfrmReply, XfrmError>;
 
@@ -161,6 +163,7 @@ impl Kernel {
         let ops: Vec<Op<'_>> = policies.iter().map(Op::AddPolicy).collect();
         let outcomes = self.requests.batch(&ops).await;
         let Some(failure) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()) else {
+            self.let_holds_call(specs).await;
             return Ok(XfrmReply::Done);
         };
         let failure = refusal(failure);
@@ -178,7 +181,30 @@ impl Kernel {
     async fn update_policies(&mut self, specs: &[PolicySpec]) -> Outcome {
         let policies = spec::policies(specs)?;
         let ops: Vec<Op<'_>> = policies.iter().map(Op::UpdatePolicy).collect();
-        first_failure(self.requests.batch(&ops).await)
+        let outcome = first_failure(self.requests.batch(&ops).await);
+        self.let_holds_call(specs).await;
+        outcome
+    }
+
+    /// Makes the next packet that meets a hold raise an ACQUIRE.
+    ///
+    /// The last one left a larval SA, and as long as that is there (`net.core.xfrm_acq_expires`,
+    /// 30 s) no packet raises another. A larval SA has no SPI to delete it by: ALLOCSPI gives it
+    /// one, or makes one where there is none.
+    async fn let_holds_call(&mut self, specs: &[PolicySpec]) {
+        for request in spec::larval_sas(specs) {
+            let cleared = match self.requests.allocate_spi(&request).await {
+                Ok(SaEntry { sa, .. }) => match sa.id() {
+                    Some(id) => self.requests.delete_sa(id).await,
+                    None => Ok(()),
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = cleared {
+                // The tunnel then starts some seconds late at worst.
+                tracing::debug!("{error}");
+            }
+        }
     }
 
     async fn remove_policies(&mut self, keys: &[PolicyKey]) -> Outcome {

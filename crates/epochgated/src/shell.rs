@@ -264,22 +264,23 @@ impl Shell {
     }
 
     async fn ask(&mut self, asked: Asked) -> io::Result<()> {
-        let name = |tunnel: String| TunnelName(tunnel.into());
+        let by = asked.by;
+        let told = |what: &str, tunnel: String| {
+            info!(tunnel, by, "asked to {what}");
+            TunnelName(tunnel.into())
+        };
         let command = match asked.request {
-            Request::Up { tunnel } => Command::Up(name(tunnel)),
-            Request::Down { tunnel } => Command::Down(name(tunnel)),
-            Request::Rekey { tunnel } => Command::Rekey(name(tunnel)),
+            Request::Up { tunnel } => Command::Up(told("start", tunnel)),
+            Request::Down { tunnel } => Command::Down(told("go down", tunnel)),
+            Request::Rekey { tunnel } => Command::Rekey(told("rekey", tunnel)),
             Request::Status => Command::Status,
             Request::Reload => {
-                info!(by = asked.by, "asked to reload the configuration");
+                info!(by, "asked to reload the configuration");
                 let response = self.reload().await?;
                 let _ = asked.answer.send(response);
                 return Ok(());
             }
         };
-        if !matches!(command, Command::Status) {
-            info!(by = asked.by, "asked for {command:?}");
-        }
         let id = self.next_command();
         self.asked.insert(id, asked.answer);
         // Answers to clients that hung up come late or never: forget them.

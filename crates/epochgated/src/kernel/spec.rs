@@ -1,5 +1,6 @@
 //! The controller's specifications as the kernel's SAs and policies.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use epochgate_controller::io::{
@@ -8,7 +9,7 @@ use epochgate_controller::io::{
 use epochgate_controller::{REQIDS, Secret};
 use epochgate_xfrm::{
     Encap, EventThresholds, Key, Policy, PolicyId, PortMatch, Prefix, Protection, ReplayWindow,
-    Reqid, Sa, SaFlags, SaId, Selector, Spi, Template,
+    Reqid, Sa, SaFlags, SaId, Selector, Spi, SpiRequest, Template,
 };
 
 use super::invalid;
@@ -95,10 +96,7 @@ pub(super) fn policy(spec: &PolicySpec) -> Result<Policy, XfrmError> {
             return Ok(Policy::allow(direction, selector, spec.priority));
         }
         PolicyAction::Hold { reqid } => {
-            let (source, destination): (IpAddr, IpAddr) = match spec.key.source.addr() {
-                IpAddr::V4(_) => (HOLD_V4.0.into(), HOLD_V4.1.into()),
-                IpAddr::V6(_) => (HOLD_V6.0.into(), HOLD_V6.1.into()),
-            };
+            let (source, destination) = hold_addresses(&spec.key);
             Template::esp_tunnel(source, destination, Reqid(reqid))
         }
         PolicyAction::Pin { reqid, sa, source } => {
@@ -119,6 +117,30 @@ pub(super) fn policy(spec: &PolicySpec) -> Result<Policy, XfrmError> {
         spec.priority,
         template,
     ))
+}
+
+fn hold_addresses(key: &PolicyKey) -> (IpAddr, IpAddr) {
+    match key.source.addr() {
+        IpAddr::V4(_) => (HOLD_V4.0.into(), HOLD_V4.1.into()),
+        IpAddr::V6(_) => (HOLD_V6.0.into(), HOLD_V6.1.into()),
+    }
+}
+
+/// The larval SAs that packets which met these policies' holds may have left, each once.
+pub(super) fn larval_sas(specs: &[PolicySpec]) -> Vec<SpiRequest> {
+    let mut found = BTreeSet::new();
+    for spec in specs {
+        if let PolicyAction::Hold { reqid } = spec.action {
+            let (source, destination) = hold_addresses(&spec.key);
+            found.insert((reqid, source, destination));
+        }
+    }
+    found
+        .into_iter()
+        .map(|(reqid, source, destination)| {
+            SpiRequest::esp_tunnel(source, destination, Reqid(reqid))
+        })
+        .collect()
 }
 
 fn direction(direction: PolicyDirection) -> epochgate_xfrm::PolicyDirection {
@@ -215,6 +237,26 @@ mod tests {
         assert_eq!(accept.templates[0].spi, None);
         assert!(accept.templates[0].source.is_unspecified());
         assert!(!accept.templates[0].optional);
+    }
+
+    #[test]
+    fn two_policies_of_one_hold_share_a_larval_sa() {
+        let hold = |source: &str, destination: &str| PolicySpec {
+            key: PolicyKey {
+                direction: PolicyDirection::Out,
+                source: source.parse().expect("network"),
+                destination: destination.parse().expect("network"),
+                icmpv6_type: None,
+            },
+            priority: 1,
+            action: PolicyAction::Hold { reqid: 5 },
+        };
+        let specs = [
+            hold("10.1.0.0/16", "10.2.0.0/16"),
+            hold("10.1.0.0/16", "10.3.0.0/16"),
+            hold("2001:db8:1::/48", "2001:db8:2::/48"),
+        ];
+        assert_eq!(larval_sas(&specs).len(), 2);
     }
 
     #[test]
