@@ -206,19 +206,70 @@ pub fn exchanges(trace: &Trace) -> Vec<(u8, usize)> {
 /// The sequence numbers of a [`UdpFlow`](crate::UdpFlow)'s datagrams as they left in ESP, with
 /// the SPI that carried each, in the order of the wire.
 pub fn carried(trace: &Trace, port: u16) -> Vec<(u64, u32)> {
+    let spi_of = |entry: &Entry| match entry.packet {
+        Packet::Esp { spi, .. } => Some(spi),
+        Packet::Clear { .. } | Packet::Ike { .. } | Packet::Other => None,
+    };
     trace
         .sent()
-        .filter_map(
-            |entry| match (&entry.packet, &entry.inner.as_ref()?.content) {
-                (
-                    Packet::Esp { spi, .. },
-                    Content::Udp {
-                        ports: (_, to),
-                        payload,
-                    },
-                ) if *to == port => Some((crate::traffic::sequence_of(payload)?, *spi)),
-                _ => None,
-            },
-        )
+        .filter_map(|entry| Some((number_of(entry, port)?, spi_of(entry)?)))
         .collect()
+}
+
+/// How a hold queue was released into live traffic (R3).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Release {
+    /// How many packets left.
+    pub packets: usize,
+    /// Those that left before one with a lower number: live ones ahead of held ones.
+    pub ahead: Vec<u64>,
+    /// From the first packet of the flow until the last one that another had overtaken.
+    pub unordered_for: Duration,
+}
+
+/// Looks for packets of a [`UdpFlow`](crate::UdpFlow) that overtook others on their way into the
+/// tunnel. Those numbered below `held` were sent before the switch and must have kept their order
+/// among themselves.
+pub fn release(trace: &Trace, port: u16, held: u64) -> Result<Release, Violation> {
+    let mut release = Release::default();
+    let mut first = None;
+    let mut highest_held = None;
+    let mut left = Vec::<u64>::new();
+    for entry in trace.sent() {
+        let Some(number) = number_of(entry, port) else {
+            continue;
+        };
+        let first = *first.get_or_insert(entry.at);
+        release.packets += 1;
+        if number < held {
+            if highest_held.is_some_and(|highest| number < highest) {
+                return Err(Violation::new(entry, "held packets changed their order"));
+            }
+            highest_held = Some(number);
+        }
+        let mut overtook = left.iter().filter(|before| **before > number).peekable();
+        if overtook.peek().is_some() {
+            release.unordered_for = entry.at.since(first);
+            for before in overtook {
+                if !release.ahead.contains(before) {
+                    release.ahead.push(*before);
+                }
+            }
+        }
+        left.push(number);
+    }
+    Ok(release)
+}
+
+/// The number of the flow's datagram that an ESP packet carries.
+fn number_of(entry: &Entry, port: u16) -> Option<u64> {
+    match &entry.inner.as_ref()?.content {
+        Content::Udp {
+            ports: (_, to),
+            payload,
+        } if *to == port => crate::traffic::sequence_of(payload),
+        Content::Udp { .. } | Content::Echo { .. } | Content::Tcp { .. } | Content::Other(_) => {
+            None
+        }
+    }
 }

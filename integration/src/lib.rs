@@ -26,6 +26,7 @@
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
+//! | [`watch`] | captures and keys of both ends at once, judged by all invariants |
 //!
 //! Everything here panics when something it needs fails: its callers are tests. It needs root
 //! and a kernel with ESP, which `scripts/lab` provides.
@@ -41,6 +42,7 @@ pub mod peer;
 mod sys;
 pub mod topology;
 pub mod traffic;
+pub mod watch;
 
 pub use audit::Selectors;
 pub use capture::{Capture, Packet, Record, Timestamp};
@@ -50,3 +52,4 @@ pub use net::{Host, Iface, World};
 pub use peer::{Epochgate, StrongSwan};
 pub use topology::Topology;
 pub use traffic::{Account, TcpFlow, UdpFlow};
+pub use watch::{Judged, Watch};

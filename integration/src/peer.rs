@@ -59,25 +59,35 @@ pub fn policies() -> PathBuf {
 /// A configuration for the client of a [`Topology`](crate::Topology): one tunnel, `net`, between
 /// the two LANs. `more` is put behind it: keys of `[tunnel.net]` first, then tables.
 pub fn client_config(more: &str) -> String {
+    client_config_between(&[CLIENT_NET], &[SERVER_NET], more)
+}
+
+/// The same between other networks, on the client's side and on the server's.
+pub fn client_config_between(local: &[&str], remote: &[&str], more: &str) -> String {
     format!(
         "[tunnel.net]\n\
          role = \"client\"\n\
          local = {{ id = \"{CLIENT_ID}\", psk-file = \"psk\" }}\n\
          remote = {{ address = \"{SERVER}\", id = \"{SERVER_ID}\" }}\n\
          policy = \"site-to-site\"\n\
-         traffic = {{ local = [\"{CLIENT_NET}\"], remote = [\"{SERVER_NET}\"] }}\n{more}\n"
+         traffic = {{ local = {local:?}, remote = {remote:?} }}\n{more}\n"
     )
 }
 
 /// The same for the server, which takes whoever proves to be the client.
 pub fn server_config(more: &str) -> String {
+    server_config_between(&[SERVER_NET], &[CLIENT_NET], more)
+}
+
+/// The same between other networks, on the server's side and on the client's.
+pub fn server_config_between(local: &[&str], remote: &[&str], more: &str) -> String {
     format!(
         "[tunnel.net]\n\
          role = \"server\"\n\
          local = {{ address = \"{SERVER}\", id = \"{SERVER_ID}\", psk-file = \"psk\" }}\n\
          remote = {{ id = \"{CLIENT_ID}\" }}\n\
          policy = \"site-to-site\"\n\
-         traffic = {{ local = [\"{SERVER_NET}\"], remote = [\"{CLIENT_NET}\"] }}\n{more}\n"
+         traffic = {{ local = {local:?}, remote = {remote:?} }}\n{more}\n"
     )
 }
 
