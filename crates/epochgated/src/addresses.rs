@@ -91,7 +91,7 @@ impl Addresses {
 }
 
 /// The address, if packets can be sent from it and it means something beyond one link.
-fn usable(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let mut local = None;
     let mut address = None;
     let mut flags = AddressFlags::empty();

@@ -19,6 +19,7 @@ use rtnetlink::{Error, Handle};
 
 pub use self::message::ROUTE_PROTOCOL;
 use self::message::{NextHop, halves};
+use crate::addresses;
 
 /// Our routes, and the routing table's answers.
 #[derive(Debug)]
@@ -63,9 +64,13 @@ impl Routes {
     /// # Errors
     /// A sentence that says what failed.
     pub async fn source_for(&self, destination: IpAddr) -> Result<IpAddr, String> {
-        let answer = self.look_up(destination).await?;
-        message::preferred_source(&answer)
-            .ok_or_else(|| format!("this host has no address to send to {destination} from"))
+        let route = self.outer_route(destination).await?;
+        let source = match (message::preferred_source(&route), message::next_hop(&route)) {
+            (Some(source), _) => Some(source),
+            (None, Some(hop)) => self.source_at(hop).await,
+            (None, None) => None,
+        };
+        source.ok_or_else(|| format!("this host has no address to send to {destination} from"))
     }
 
     /// Adds a route. A default route becomes two halves, so that the host's own one stays.
@@ -73,7 +78,7 @@ impl Routes {
     /// # Errors
     /// A sentence that says what failed, and who else has such a route.
     pub async fn add(&mut self, route: RouteSpec) -> Result<(), String> {
-        let hop = message::next_hop(&self.look_up(route.via).await?)
+        let hop = message::next_hop(&self.outer_route(route.via).await?)
             .ok_or_else(|| format!("there is no route to the peer {}", route.via))?;
         let mut added = Vec::new();
         for destination in halves(route.destination) {
@@ -124,18 +129,15 @@ impl Routes {
             && installed.source != source
         {
             return Err(format!(
-                "cannot add a route to {destination} with source {source}: another tunnel has \
-                     one with source {}",
+                "another tunnel has one with source {}, this one wants {source}",
                 installed.source
             ));
         }
-        let message = message::route(destination, source, hop)
-            .map_err(|error| format!("cannot add a route to {destination}: {error}"))?;
+        let message = message::route(destination, source, hop)?;
         if let Some(foreign) = self.foreign(destination).await? {
             return Err(format!(
-                "cannot add a route to {destination}: there is one already ({foreign}); remove it, \
-                 or give it the preferred source {source} and choose a policy template without \
-                 routes"
+                "there is one to {destination} already ({foreign}); remove it, or give it the \
+                 preferred source {source} and choose a policy template without routes"
             ));
         }
         // Replacing is safe: whatever is there is ours.
@@ -145,7 +147,7 @@ impl Routes {
             .replace()
             .execute()
             .await
-            .map_err(|error| format!("cannot add a route to {destination}: {}", text(&error)))?;
+            .map_err(|error| format!("cannot add one to {destination}: {}", text(&error)))?;
         self.leftovers.remove(&destination);
         let users = self
             .installed
@@ -180,7 +182,7 @@ impl Routes {
             Ok(()) => Ok(()),
             Err(error) if errno(&error) == Some(libc::ESRCH) => Ok(()),
             Err(error) => Err(format!(
-                "cannot remove the route to {destination}: {}",
+                "cannot remove the one to {destination}: {}",
                 text(&error)
             )),
         }
@@ -216,6 +218,37 @@ impl Routes {
             }
         }
         Ok(routes)
+    }
+
+    /// How packets to a peer's outer address leave. Where a route of ours covers the peer itself
+    /// (everything goes through the tunnel), the kernel's own answer would be that route, with an
+    /// inner source: then the best one of the others in the main table is taken.
+    async fn outer_route(&self, destination: IpAddr) -> Result<RouteMessage, String> {
+        let mut ours = self.installed.keys().chain(self.leftovers.keys());
+        if !ours.any(|network| network.contains(&destination)) {
+            return self.look_up(destination).await;
+        }
+        let routes = self.dump().await?;
+        message::best(&routes, destination)
+            .cloned()
+            .ok_or_else(|| format!("there is no route to {destination}"))
+    }
+
+    /// The address that packets by this next hop leave from, when the route names none: that for
+    /// the gateway, or the first one of the interface.
+    async fn source_at(&self, hop: NextHop) -> Option<IpAddr> {
+        if let Some(gateway) = hop.gateway {
+            let route = self.look_up(gateway).await.ok()?;
+            return message::preferred_source(&route);
+        }
+        let request = self.handle.address().get();
+        let mut answers = Box::pin(request.set_link_index_filter(hop.interface).execute());
+        while let Ok(Some(address)) = answers.try_next().await {
+            if let Some(address) = addresses::usable(&address) {
+                return Some(address);
+            }
+        }
+        None
     }
 
     async fn look_up(&self, destination: IpAddr) -> Result<RouteMessage, String> {

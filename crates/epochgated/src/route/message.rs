@@ -1,5 +1,6 @@
 //! Route messages (`struct rtmsg` and its attributes): built and read.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,8 +18,8 @@ pub const ROUTE_PROTOCOL: u8 = 69;
 /// Where packets leave to reach a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NextHop {
-    interface: u32,
-    gateway: Option<IpAddr>,
+    pub(super) interface: u32,
+    pub(super) gateway: Option<IpAddr>,
 }
 
 /// A route with a preferred source in the main table.
@@ -159,6 +160,32 @@ pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
     IpNet::new(address, message.header.destination_prefix_length).ok()
 }
 
+/// The route of somebody else's that packets to `destination` would take by the main table: the
+/// longest prefix, and of those the lowest metric.
+pub(super) fn best(routes: &[RouteMessage], destination: IpAddr) -> Option<&RouteMessage> {
+    routes
+        .iter()
+        .filter(|route| in_main_table(route) && !is_ours(route) && next_hop(route).is_some())
+        .filter(|route| self::destination(route).is_some_and(|net| net.contains(&destination)))
+        .min_by_key(|route| {
+            (
+                Reverse(route.header.destination_prefix_length),
+                metric(route),
+            )
+        })
+}
+
+fn metric(message: &RouteMessage) -> u32 {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
 /// A route as `ip route` would show it, shortly.
 pub(super) fn describe(message: &RouteMessage) -> String {
     let mut text = format!("protocol {:?}", message.header.protocol).to_lowercase();
@@ -227,6 +254,33 @@ mod tests {
         };
         let message = route(network("10.2.0.0/16"), address("10.1.0.1"), hop).expect("a route");
         assert_eq!(message.header.scope, RouteScope::Link);
+    }
+
+    #[test]
+    fn our_own_routes_do_not_tell_how_to_reach_a_peer() {
+        let hop = |interface| NextHop {
+            interface,
+            gateway: None,
+        };
+        let route_by = |destination: &str, interface| {
+            route(network(destination), address("10.1.0.1"), hop(interface)).expect("a route")
+        };
+        let foreign = |destination: &str, interface, metric| {
+            let mut message = route_by(destination, interface);
+            message.header.protocol = RouteProtocol::Boot;
+            message.attributes.push(RouteAttribute::Priority(metric));
+            message
+        };
+        let routes = [
+            route_by("128.0.0.0/1", 1),
+            foreign("0.0.0.0/0", 2, 100),
+            foreign("0.0.0.0/0", 3, 50),
+            foreign("192.0.2.0/24", 4, 0),
+        ];
+        let found = |to: &str| best(&routes, address(to)).and_then(next_hop);
+        assert_eq!(found("203.0.113.1"), Some(hop(3)));
+        assert_eq!(found("192.0.2.9"), Some(hop(4)));
+        assert_eq!(found("2001:db8::1"), None);
     }
 
     #[test]
