@@ -1,7 +1,8 @@
-//! The addresses that this host owns, at start and whenever they change.
+//! The addresses that this host owns, at start and whenever they or its routes change.
 //!
-//! A multicast netlink socket says only *that* something changed; the list is then read afresh.
-//! So lost messages (ENOBUFS) do no harm: they are one more reason to read.
+//! A multicast netlink socket says only *that* something changed; the list is then read afresh, and
+//! our routes are looked after. So lost messages (ENOBUFS) do no harm: they are one more reason to
+//! read.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,65 +15,101 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
+use tokio::sync::mpsc;
+
 use crate::route::text;
 
 // Bits of the group mask (rtnetlink(7)).
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+const RTMGRP_IPV6_ROUTE: u32 = 0x400;
 
-/// Changes within this time are read at once: interfaces get their addresses in bursts.
+/// Changes within this time are told at once: interfaces get their addresses in bursts.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Time between two changes that are told: a routing daemon may change routes all day long.
+const PACE: Duration = Duration::from_secs(1);
 /// Octets of a message that are read; the rest is cut off, since its content does not matter.
 const MESSAGE_OCTETS: usize = 4096;
+/// Messages that are forgotten at a time.
+const DRAIN_MAX: usize = 4096;
 
-/// Watches the host's addresses.
+/// Watches the host's addresses and routes.
 pub struct Addresses {
     handle: Handle,
     changes: TokioSocket,
-    known: Option<BTreeSet<IpAddr>>,
 }
 
 impl Addresses {
-    /// Starts to watch; the first [`changed`](Self::changed) tells the addresses of now.
+    /// Starts to watch.
     ///
     /// # Errors
     /// Those of `socket(2)` and `bind(2)`.
     pub fn watch(handle: Handle) -> io::Result<Self> {
         let mut changes = TokioSocket::new(NETLINK_ROUTE)?;
-        let groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+        let groups =
+            RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
         changes.socket_mut().bind(&SocketAddr::new(0, groups))?;
-        Ok(Self {
-            handle,
-            changes,
-            known: None,
-        })
+        Ok(Self { handle, changes })
     }
 
-    /// Waits until the addresses differ from what was told before. Not cancel-safe: run it in a
-    /// task of its own.
+    /// Waits until something has changed and tells the addresses of then. Not cancel-safe: run it
+    /// in a task of its own.
     ///
     /// # Errors
     /// A sentence that says what failed.
     pub async fn changed(&mut self) -> Result<Vec<IpAddr>, String> {
-        let mut seen = self.known.is_none();
+        self.message().await?;
+        tokio::time::sleep(SETTLE).await;
+        self.drain();
+        self.now().await
+    }
+
+    /// Tells every change to the shell, at a bounded pace, until one of the two ends.
+    pub async fn tell(mut self, shell: mpsc::Sender<Vec<IpAddr>>) {
         loop {
-            if seen {
-                let now = self.read().await?;
-                if self.known.as_ref() != Some(&now) {
-                    let addresses = now.iter().copied().collect();
-                    self.known = Some(now);
-                    return Ok(addresses);
+            match self.changed().await {
+                Ok(addresses) => {
+                    if shell.send(addresses).await.is_err() {
+                        return;
+                    }
                 }
+                Err(error) => tracing::error!("{error}"),
             }
-            let mut message = Vec::with_capacity(MESSAGE_OCTETS);
-            match self.changes.recv(&mut message).await {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(error) => return Err(format!("cannot watch the addresses: {error}")),
-            }
-            tokio::time::sleep(SETTLE).await;
-            seen = true;
+            tokio::time::sleep(PACE).await;
         }
+    }
+
+    async fn message(&mut self) -> Result<(), String> {
+        let mut message = Vec::with_capacity(MESSAGE_OCTETS);
+        match self.changes.recv(&mut message).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
+            Err(error) => Err(format!("cannot watch the addresses: {error}")),
+        }
+    }
+
+    /// Forgets what is known already: that something changed.
+    fn drain(&mut self) {
+        let mut message = Vec::with_capacity(MESSAGE_OCTETS);
+        for _ in 0..DRAIN_MAX {
+            message.clear();
+            let received = self
+                .changes
+                .socket_ref()
+                .recv(&mut message, libc::MSG_DONTWAIT);
+            if received.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return;
+            }
+        }
+    }
+
+    /// The addresses of now, sorted.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn now(&self) -> Result<Vec<IpAddr>, String> {
+        Ok(self.read().await?.into_iter().collect())
     }
 
     async fn read(&self) -> Result<BTreeSet<IpAddr>, String> {

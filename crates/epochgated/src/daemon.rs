@@ -1,6 +1,5 @@
 //! The daemon from start to end: checks, opens everything, runs the shell, puts back.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ use crate::udp::IkeSockets;
 const FAILED: u8 = 1;
 /// The configuration is wrong; the same number as clap's for a wrong command line.
 const WRONG_CONFIGURATION: u8 = 2;
-/// Changes of the host's addresses that wait for the shell.
+/// Changes of the host's addresses and routes that wait for the shell.
 const ADDRESSES_WAITING_MAX: usize = 1;
 
 /// Does what the command line says and tells how it ended.
@@ -76,7 +75,7 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
     let pinger = Pinger::open().map_err(StartError::Ping)?;
 
     let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|error| StartError::System {
+        rtnetlink::new_connection_with_strict_check().map_err(|error| StartError::System {
             action: "cannot open a route netlink socket",
             error,
         })?;
@@ -84,13 +83,13 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
     let routes = Routes::open(handle.clone())
         .await
         .map_err(StartError::Routing)?;
-    let mut addresses = Addresses::watch(handle).map_err(|error| StartError::System {
+    let addresses = Addresses::watch(handle).map_err(|error| StartError::System {
         action: "cannot watch the host's addresses",
         error,
     })?;
-    let owned = addresses.changed().await.map_err(StartError::Routing)?;
+    let owned = addresses.now().await.map_err(StartError::Routing)?;
     let (sender, receiver) = mpsc::channel(ADDRESSES_WAITING_MAX);
-    let watching = tokio::spawn(watch(addresses, sender));
+    let watching = tokio::spawn(addresses.tell(sender));
     let socket = &settings.daemon.socket;
     let control = ControlServer::listen(socket).map_err(|error| StartError::Control {
         socket: socket.clone(),
@@ -121,21 +120,4 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
         action: "the daemon cannot go on",
         error,
     })
-}
-
-/// Tells the shell each time that the host's addresses change.
-async fn watch(mut addresses: Addresses, shell: mpsc::Sender<Vec<IpAddr>>) {
-    loop {
-        match addresses.changed().await {
-            Ok(owned) => {
-                if shell.send(owned).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::error!("{error}: changes will not be seen");
-                return;
-            }
-        }
-    }
 }

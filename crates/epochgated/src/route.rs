@@ -35,11 +35,13 @@ pub struct Routes {
 struct Installed {
     message: RouteMessage,
     source: IpAddr,
+    /// The peer's outer address: the route leaves where packets to it leave.
+    via: IpAddr,
     users: usize,
 }
 
 impl Routes {
-    /// Remembers what an earlier run left.
+    /// Remembers what an earlier run left. The handle is that of a socket with strict checks.
     ///
     /// # Errors
     /// A sentence that says what failed.
@@ -49,13 +51,7 @@ impl Routes {
             installed: HashMap::new(),
             leftovers: HashMap::new(),
         };
-        for message in routes.dump().await? {
-            if message::is_ours(&message)
-                && let Some(destination) = message::destination(&message)
-            {
-                routes.leftovers.insert(destination, message);
-            }
-        }
+        routes.leftovers = routes.present().await?;
         Ok(routes)
     }
 
@@ -82,7 +78,7 @@ impl Routes {
             .ok_or_else(|| format!("there is no route to the peer {}", route.via))?;
         let mut added = Vec::new();
         for destination in halves(route.destination) {
-            if let Err(error) = self.add_one(destination, route.source, hop).await {
+            if let Err(error) = self.add_one(destination, route, hop).await {
                 for destination in added {
                     // The first failure is the one to tell.
                     let _ = self.remove_one(destination).await;
@@ -119,10 +115,39 @@ impl Routes {
         Ok(count)
     }
 
+    /// Puts our routes back where the kernel has dropped them with their interface, and moves them
+    /// when the way to the peer has changed. A peer without any route keeps the one that it had.
+    ///
+    /// # Errors
+    /// A sentence that says what failed.
+    pub async fn refresh(&mut self) -> Result<(), String> {
+        if self.installed.is_empty() {
+            return Ok(());
+        }
+        let present = self.present().await?;
+        for (destination, installed) in &self.installed {
+            let Ok(route) = self.outer_route(installed.via).await else {
+                continue;
+            };
+            let Some(hop) = message::next_hop(&route) else {
+                continue;
+            };
+            let as_wanted = present.get(destination).is_some_and(|route| {
+                message::next_hop(route) == Some(hop)
+                    && message::preferred_source(route) == Some(installed.source)
+            });
+            if !as_wanted {
+                let message = message::route(*destination, installed.source, hop)?;
+                self.put(*destination, &message).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn add_one(
         &mut self,
         destination: IpNet,
-        source: IpAddr,
+        RouteSpec { source, via, .. }: RouteSpec,
         hop: NextHop,
     ) -> Result<(), String> {
         if let Some(installed) = self.installed.get(&destination)
@@ -140,14 +165,7 @@ impl Routes {
                  preferred source {source} and choose a policy template without routes"
             ));
         }
-        // Replacing is safe: whatever is there is ours.
-        self.handle
-            .route()
-            .add(message.clone())
-            .replace()
-            .execute()
-            .await
-            .map_err(|error| format!("cannot add one to {destination}: {}", text(&error)))?;
+        self.put(destination, &message).await?;
         self.leftovers.remove(&destination);
         let users = self
             .installed
@@ -158,10 +176,20 @@ impl Routes {
             Installed {
                 message,
                 source,
+                via,
                 users: users + 1,
             },
         );
         Ok(())
+    }
+
+    /// Adds a route in place of whatever of ours is there; nothing of anybody else's is.
+    async fn put(&self, destination: IpNet, message: &RouteMessage) -> Result<(), String> {
+        let request = self.handle.route().add(message.clone()).replace();
+        request
+            .execute()
+            .await
+            .map_err(|error| format!("cannot add one to {destination}: {}", text(&error)))
     }
 
     async fn remove_one(&mut self, destination: IpNet) -> Result<(), String> {
@@ -190,24 +218,34 @@ impl Routes {
 
     /// A route of somebody else's to exactly that destination, in the main table.
     async fn foreign(&self, destination: IpNet) -> Result<Option<String>, String> {
-        let routes = self.dump().await?;
+        let routes = self.dump(message::everybodys()).await?;
         Ok(routes
             .iter()
             .find(|route| {
-                message::in_main_table(route)
-                    && !message::is_ours(route)
-                    && message::destination(route) == Some(destination)
+                !message::is_ours(route) && message::destination(route) == Some(destination)
             })
             .map(message::describe))
     }
 
-    async fn dump(&self) -> Result<Vec<RouteMessage>, String> {
+    /// Our routes in the kernel, by destination.
+    async fn present(&self) -> Result<HashMap<IpNet, RouteMessage>, String> {
+        let routes = self.dump(message::ours()).await?;
+        Ok(routes
+            .into_iter()
+            .filter(message::is_ours)
+            .filter_map(|route| Some((message::destination(&route)?, route)))
+            .collect())
+    }
+
+    /// Routes of the main table. The requests filter in the kernel, on a socket with strict checks.
+    async fn dump(&self, requests: [RouteMessage; 2]) -> Result<Vec<RouteMessage>, String> {
         let mut routes = Vec::new();
-        for request in message::all_routes() {
+        for request in requests {
             let mut answers = Box::pin(self.handle.route().get(request).execute());
             loop {
                 match answers.try_next().await {
-                    Ok(Some(route)) => routes.push(route),
+                    Ok(Some(route)) if message::in_main_table(&route) => routes.push(route),
+                    Ok(Some(_)) => {}
                     Ok(None) => break,
                     // A kernel without IPv6.
                     Err(error) if errno(&error) == Some(libc::EAFNOSUPPORT) => break,
@@ -228,7 +266,7 @@ impl Routes {
         if !ours.any(|network| network.contains(&destination)) {
             return self.look_up(destination).await;
         }
-        let routes = self.dump().await?;
+        let routes = self.dump(message::everybodys()).await?;
         message::best(&routes, destination)
             .cloned()
             .ok_or_else(|| format!("there is no route to {destination}"))

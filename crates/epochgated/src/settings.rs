@@ -1,7 +1,5 @@
 //! The configuration file, with what the command line overrides.
 
-use std::path::PathBuf;
-
 use epochgate_config::{DaemonSettings, Diagnostics, Disk, Loaded, ReadError};
 use epochgate_controller::config::Config;
 use thiserror::Error;
@@ -22,8 +20,7 @@ pub enum SettingsError {
 /// Where the daemon's things are, and how its configuration is read again.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    file: PathBuf,
-    policies: Option<PathBuf>,
+    arguments: Arguments,
     /// Settings of the process; those of its start stay until its end.
     pub daemon: DaemonSettings,
 }
@@ -34,35 +31,32 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`].
     pub fn load(arguments: &Arguments) -> Result<(Self, Config), SettingsError> {
-        let mut settings = Self {
-            file: arguments.config.clone(),
-            policies: arguments.policies.clone(),
-            daemon: DaemonSettings::default(),
-        };
-        let Loaded { config, mut daemon } = settings.read()?;
-        if let Some(state) = &arguments.state {
-            daemon.state_dir.clone_from(state);
-        }
-        if let Some(socket) = &arguments.socket {
-            daemon.socket.clone_from(socket);
-        }
-        settings.daemon = daemon;
-        Ok((settings, config))
+        let (daemon, config) = read(arguments)?;
+        let arguments = arguments.clone();
+        Ok((Self { arguments, daemon }, config))
     }
 
     /// Reads the configuration again.
     ///
     /// # Errors
     /// [`SettingsError`]; what is in force stays.
-    pub fn reload(&self) -> Result<Config, SettingsError> {
-        Ok(self.read()?.config)
+    pub fn reload(&self) -> Result<(DaemonSettings, Config), SettingsError> {
+        read(&self.arguments)
     }
+}
 
-    fn read(&self) -> Result<Loaded, SettingsError> {
-        let text = epochgate_config::read_text(&self.file)?;
-        let mut disk = Disk::beside(&self.file);
-        disk.policies.clone_from(&self.policies);
-        let name = self.file.display().to_string();
-        epochgate_config::load(&name, &text, &disk).map_err(SettingsError::Wrong)
+fn read(arguments: &Arguments) -> Result<(DaemonSettings, Config), SettingsError> {
+    let text = epochgate_config::read_text(&arguments.config)?;
+    let mut disk = Disk::beside(&arguments.config);
+    disk.policies.clone_from(&arguments.policies);
+    let name = arguments.config.display().to_string();
+    let Loaded { config, mut daemon } =
+        epochgate_config::load(&name, &text, &disk).map_err(SettingsError::Wrong)?;
+    if let Some(state) = &arguments.state {
+        daemon.state_dir.clone_from(state);
     }
+    if let Some(socket) = &arguments.socket {
+        daemon.socket.clone_from(socket);
+    }
+    Ok((daemon, config))
 }

@@ -63,6 +63,7 @@ pub struct Shell {
     stopped: bool,
     wake_at: Option<Timestamp>,
     now: Timestamp,
+    addresses: Vec<IpAddr>,
     firewall: Firewall,
 }
 
@@ -89,6 +90,7 @@ impl Shell {
             stopped: false,
             wake_at: None,
             now: Timestamp::ZERO,
+            addresses: Vec::new(),
             firewall: Firewall {
                 sender,
                 results,
@@ -108,6 +110,7 @@ impl Shell {
         sources: Sources,
     ) -> io::Result<()> {
         let mut ears = Ears::open(sources)?;
+        self.addresses.clone_from(&addresses);
         self.hear(Input::Addresses(addresses)).await?;
         self.configure(config).await?;
         match self.hands.routes.remove_leftovers().await {
@@ -152,14 +155,22 @@ impl Shell {
             }
             Heard::Alarm => self.hear(Input::Timeout).await,
             Heard::Asked(asked) => self.ask(asked).await,
+            Heard::Addresses(addresses) => {
+                if let Err(error) = self.hands.routes.refresh().await {
+                    warn!("a route of ours is missing: {error}");
+                }
+                if self.addresses == addresses {
+                    return Ok(());
+                }
+                self.addresses.clone_from(&addresses);
+                self.hear(Input::Addresses(addresses)).await
+            }
             Heard::Findings(findings) => {
                 self.tell(findings);
                 Ok(())
             }
             Heard::Reload => {
-                if let Response::Failed { message } = self.reload().await? {
-                    warn!("the configuration was not reloaded: {message}");
-                }
+                self.reload().await?;
                 Ok(())
             }
             Heard::Stop => self.begin_stop().await,
@@ -291,14 +302,20 @@ impl Shell {
     async fn reload(&mut self) -> io::Result<Response> {
         notify(&[NotifyState::Reloading, monotonic()?]);
         let response = match self.settings.reload() {
-            Ok(config) => {
+            Ok((daemon, config)) => {
+                if daemon != self.settings.daemon {
+                    warn!("what changed in [daemon] takes effect when epochgated starts again");
+                }
                 self.configure(config).await?;
                 info!("configuration reloaded");
                 Response::Done
             }
-            Err(error) => Response::Failed {
-                message: error.to_string(),
-            },
+            Err(error) => {
+                let message = error.to_string();
+                warn!("the configuration has mistakes, the old one stays in force:");
+                message.lines().for_each(|line| warn!("{line}"));
+                Response::Failed { message }
+            }
         };
         notify(&[NotifyState::Ready]);
         Ok(response)

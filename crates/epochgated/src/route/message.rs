@@ -73,12 +73,22 @@ pub(super) fn look_up(destination: IpAddr) -> RouteMessage {
     message
 }
 
-/// Asks for all routes, family by family.
-pub(super) fn all_routes() -> [RouteMessage; 2] {
-    [
-        empty(Ipv4Addr::UNSPECIFIED.into()),
-        empty(Ipv6Addr::UNSPECIFIED.into()),
-    ]
+/// Asks for the routes of the main table, family by family.
+pub(super) fn everybodys() -> [RouteMessage; 2] {
+    let families: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    families.map(|family| {
+        let mut message = empty(family);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message
+    })
+}
+
+/// Asks for our routes of the main table, family by family.
+pub(super) fn ours() -> [RouteMessage; 2] {
+    everybodys().map(|mut message| {
+        message.header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+        message
+    })
 }
 
 fn empty(family: IpAddr) -> RouteMessage {
@@ -160,12 +170,12 @@ pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
     IpNet::new(address, message.header.destination_prefix_length).ok()
 }
 
-/// The route of somebody else's that packets to `destination` would take by the main table: the
-/// longest prefix, and of those the lowest metric.
+/// The route of somebody else's that packets to `destination` would take: the longest prefix, and
+/// of those the lowest metric.
 pub(super) fn best(routes: &[RouteMessage], destination: IpAddr) -> Option<&RouteMessage> {
     routes
         .iter()
-        .filter(|route| in_main_table(route) && !is_ours(route) && next_hop(route).is_some())
+        .filter(|route| !is_ours(route) && next_hop(route).is_some())
         .filter(|route| self::destination(route).is_some_and(|net| net.contains(&destination)))
         .min_by_key(|route| {
             (
@@ -294,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_default_route_has_a_destination_too() {
-        let [ipv4, ipv6] = all_routes();
+        let [ipv4, ipv6] = everybodys();
         assert_eq!(destination(&ipv4), Some(network("0.0.0.0/0")));
         assert_eq!(destination(&ipv6), Some(network("::/0")));
     }

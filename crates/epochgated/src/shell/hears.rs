@@ -21,7 +21,7 @@ use crate::udp::IkeSockets;
 pub struct Sources {
     /// Clients' requests.
     pub control: ControlServer,
-    /// The host's addresses, each time that they change.
+    /// The host's addresses, each time that they or its routes change.
     pub addresses: mpsc::Receiver<Vec<IpAddr>>,
 }
 
@@ -31,6 +31,8 @@ pub(super) enum Heard {
     Alarm,
     Asked(Asked),
     Findings(Vec<Finding>),
+    /// The host's addresses, after these or its routes have changed.
+    Addresses(Vec<IpAddr>),
     Reload,
     Stop,
     Watchdog,
@@ -92,7 +94,7 @@ impl Ears {
                     .collect(),
             )),
             Some(addresses) = self.sources.addresses.recv() => {
-                Ok(one(Input::Addresses(addresses)))
+                Ok(Heard::Addresses(addresses))
             }
             Some(found) = findings.recv() => Ok(Heard::Findings(found)),
             asked = self.sources.control.next() => Ok(Heard::Asked(asked)),
