@@ -1,1 +1,21 @@
-//! A seeded world for the controller: network, kernel model, invariants.
+//! A seeded world for the controller: network, kernel model, applications, invariants.
+//!
+//! A [`World`] runs the daemon's own `Controller` on any number of nodes. Its time is a number, its
+//! chance comes from a seed, and the invariants of [`invariants`] are checked after every step, so
+//! that a seed which violates one replays it exactly.
+
+mod crypto;
+pub mod invariants;
+pub mod kernel;
+pub mod network;
+mod node;
+pub mod packet;
+pub mod pair;
+pub mod random;
+mod traffic;
+mod world;
+
+pub use invariants::Violation;
+pub use node::Node;
+pub use traffic::Account;
+pub use world::{NodeId, World};

@@ -1,0 +1,182 @@
+//! What must hold after every step, whatever happens. Each invariant is stated once, here.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use epochgate_controller::Timestamp;
+use epochgate_controller::config::Role;
+use epochgate_controller::io::SaId;
+
+use crate::kernel::Drop;
+use crate::node::Node;
+use crate::packet::{Body, Frame, Packet};
+use crate::world::{NodeId, World};
+
+/// Steps that the world may take without its time moving on: more are a loop.
+const STEPS_AT_ONCE_MAX: u32 = 20_000;
+
+/// Something that left a node, or ended in one, in the step under check.
+#[derive(Clone, Debug)]
+pub(crate) enum Observed {
+    Left(NodeId, Frame),
+    Ended(NodeId, Packet, Drop),
+    /// Arrived once more, or after a later one without excuse.
+    Misplaced(NodeId, Packet),
+}
+
+/// An invariant that does not hold, with what replays it.
+#[derive(Clone)]
+pub struct Violation {
+    /// The world's seed.
+    pub seed: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// What happened before.
+    pub history: VecDeque<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.history {
+            writeln!(f, "{line}")?;
+        }
+        let at = self.at.since(Timestamp::ZERO);
+        write!(
+            f,
+            "seed {}, {at:?}: {} violated: {}",
+            self.seed, self.invariant, self.what
+        )
+    }
+}
+
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+pub(crate) fn check_all(world: &World) -> Result<(), Violation> {
+    nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world)?;
+    no_packet_leaves_in_clear(world)?;
+    a_waiting_server_sends_nothing_before_something_arrived(world)?;
+    a_switch_loses_and_duplicates_nothing(world)?;
+    nothing_foreign_is_touched(world)?;
+    time_moves_on(world)
+}
+
+/// I1: on a client no packet but a control ping leaves on an epoch that is not at least out-proven.
+fn nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world: &World) -> Result<(), Violation> {
+    for (node, sa, packet) in left_through_epochs(world) {
+        let unproven = role(node, sa) == Some(Role::Client) && !node.out_proven.contains(&sa);
+        if unproven && !is_control_ping(node, packet) {
+            return Err(world.violation("I1", format!("{packet:?} left on unproven {sa:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// I2: no packet that a tunnel's policy covers leaves in clear, from the first time that its
+/// policies are in the kernel until it is taken down or is no longer configured.
+fn no_packet_leaves_in_clear(world: &World) -> Result<(), Violation> {
+    for observed in &world.observed {
+        let Observed::Left(id, Frame::Clear(packet)) = observed else {
+            continue;
+        };
+        let covered = world.node(*id).protected.values().flatten();
+        let mut covered = covered.filter(|(local, remote)| {
+            local.contains(&packet.source) && remote.contains(&packet.destination)
+        });
+        if packet.icmpv6_type().is_none() && covered.next().is_some() {
+            return Err(world.violation("I2", format!("{packet:?} left in clear")));
+        }
+    }
+    Ok(())
+}
+
+/// I3: a waiting server sends nothing on an epoch on which nothing authenticated has arrived.
+fn a_waiting_server_sends_nothing_before_something_arrived(world: &World) -> Result<(), Violation> {
+    for (node, sa, packet) in left_through_epochs(world) {
+        let Some(epoch) = node.epochs.get(&sa) else {
+            return Err(world.violation("I3", format!("{packet:?} left on unknown {sa:?}")));
+        };
+        let Some(tunnel) = node.tunnel(&epoch.tunnel) else {
+            continue;
+        };
+        let waits = tunnel.role == Role::Server && tunnel.epoch.wait;
+        if waits && !node.arrived.contains(&epoch.inbound) && !is_control_ping(node, packet) {
+            return Err(world.violation("I3", format!("{packet:?} left on awaited {sa:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// I4: nothing arrives twice or out of order without excuse, ever; and nothing is lost while the
+/// world is whole.
+fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation> {
+    for observed in &world.observed {
+        match observed {
+            Observed::Left(..) => {}
+            Observed::Misplaced(node, packet) => {
+                let what = format!("{packet:?} twice or out of order at {node:?}");
+                return Err(world.violation("I4", what));
+            }
+            Observed::Ended(node, packet, why) => {
+                let data = matches!(packet.body, Body::Data { .. });
+                if data && world.is_whole() && *why != Drop::QueueFull {
+                    let what = format!("{packet:?} ended at {node:?}: {why:?}");
+                    return Err(world.violation("I4", what));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// I6: policies and SAs of others are as they were.
+fn nothing_foreign_is_touched(world: &World) -> Result<(), Violation> {
+    for node in world.nodes() {
+        let (policy, sa) = &node.foreign;
+        let same = node.kernel.policies().any(|found| found == policy);
+        if !same || node.kernel.packets(sa.id).is_none() {
+            return Err(world.violation("I6", "a foreign policy or SA is gone".into()));
+        }
+    }
+    Ok(())
+}
+
+/// No step leads to the next at the same moment for ever.
+fn time_moves_on(world: &World) -> Result<(), Violation> {
+    if world.steps_at_once() > STEPS_AT_ONCE_MAX {
+        return Err(world.violation("progress", "time stands still: a busy loop".into()));
+    }
+    Ok(())
+}
+
+/// What left through SAs of ours in this step.
+fn left_through_epochs(world: &World) -> impl Iterator<Item = (&Node, SaId, &Packet)> {
+    world.observed.iter().filter_map(|observed| match observed {
+        Observed::Left(id, Frame::Esp { sa, inner, .. }) => Some((world.node(*id), *sa, inner)),
+        Observed::Left(_, Frame::Ike(_) | Frame::Clear(_))
+        | Observed::Ended(..)
+        | Observed::Misplaced(..) => None,
+    })
+}
+
+fn role(node: &Node, outbound: SaId) -> Option<Role> {
+    let epoch = node.epochs.get(&outbound)?;
+    node.role(&epoch.tunnel)
+}
+
+fn is_control_ping(node: &Node, packet: &Packet) -> bool {
+    match packet.body {
+        Body::EchoRequest(nonce) => node.pings.contains_key(&nonce),
+        Body::Data { .. } | Body::EchoReply(_) | Body::NeighbourDiscovery { .. } => false,
+    }
+}

@@ -1,0 +1,253 @@
+//! A model of what the controller relies on in a Linux kernel's XFRM: SAD, SPD, hold queues.
+//!
+//! Operations, packets and time come in; frames, deliveries, drops and events come out as
+//! [`Effect`]s. Everything that is modelled was measured on a real kernel first; what was not is not
+//! here (marks, interfaces, path MTU).
+
+mod input;
+mod operation;
+mod output;
+mod sa;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use epochgate_controller::io::{
+    PolicyDirection, PolicyKey, PolicySpec, SaId, XfrmError, XfrmEvent,
+};
+use epochgate_controller::{REQIDS, Timestamp};
+use ipnet::IpNet;
+
+use crate::packet::{Frame, Packet};
+use crate::random::Random;
+use sa::{Entry, Sa};
+
+/// Packets that a policy holds; the next is refused (`XFRM_MAX_QUEUE_LEN` is 100, checked before one
+/// is added).
+const HELD_MAX: usize = 101;
+
+/// First wait before a held queue is tried again; doubles each time (`XFRM_QUEUE_TMO_MIN`, HZ/10).
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// A queue whose wait has grown to this is purged when it is tried again (`XFRM_QUEUE_TMO_MAX`): all
+/// in all about 205 s after its first packet.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a larval SA keeps another ACQUIRE away (`net.core.xfrm_acq_expires`).
+const LARVAL: Duration = Duration::from_secs(30);
+
+/// When a queue is released after an update that lets it go: measured up to 30 ms.
+const RELEASE: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_millis(30);
+
+/// What the kernel does to the world.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// A frame leaves.
+    Transmit(Frame),
+    /// A packet arrived on this inbound SA, authenticated.
+    Authenticated(SaId),
+    /// A packet arrived where it was meant for.
+    Deliver(Packet),
+    /// A packet ended here.
+    Dropped(Packet, Drop),
+    /// The kernel tells its listeners.
+    Event(XfrmEvent),
+}
+
+/// Why a packet ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// The hold queue was full (EAGAIN for a local sender).
+    QueueFull,
+    /// The hold queue was purged, or its policy removed.
+    QueuePurged,
+    /// XfrmInNoStates.
+    NoState,
+    /// XfrmInStateProtoError: encrypted with another key.
+    WrongKey,
+    /// XfrmInStateSeqError: arrived already, or outside the replay window.
+    Replayed,
+    /// XfrmInTmplMismatch or XfrmInNoPols: came in clear or through an SA that the policy does not
+    /// name.
+    InboundPolicy,
+    /// XfrmOutPolError: the pinned SA has another reqid.
+    OutboundPolicy,
+    /// Nobody here or behind has that address.
+    NoRoute,
+}
+
+/// A kind of operation that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpKind {
+    /// An inbound SA added.
+    AddInbound,
+    /// An outbound SA added.
+    AddOutbound,
+    /// An SA removed.
+    RemoveSa,
+    /// Policies created.
+    CreatePolicies,
+    /// Policies updated.
+    UpdatePolicies,
+    /// A counter read.
+    ReadPackets,
+}
+
+/// One kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    addresses: Vec<IpAddr>,
+    behind: Vec<IpNet>,
+    sas: BTreeMap<SaId, Entry>,
+    policies: BTreeMap<PolicyKey, Policy>,
+    /// Reqids for which an ACQUIRE is under way, and until when.
+    acquiring: BTreeMap<u32, Timestamp>,
+    failing: Vec<(OpKind, XfrmError)>,
+    effects: VecDeque<Effect>,
+    random: Random,
+}
+
+/// A policy and the packets that it holds.
+#[derive(Debug)]
+struct Policy {
+    spec: PolicySpec,
+    held: VecDeque<Packet>,
+    retry: Option<Retry>,
+}
+
+/// When a held queue is tried next, and how long it waited for that.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Timestamp,
+    waited: Duration,
+}
+
+impl Kernel {
+    pub(crate) fn new(addresses: Vec<IpAddr>, behind: Vec<IpNet>, random: Random) -> Self {
+        Self {
+            addresses,
+            behind,
+            sas: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            acquiring: BTreeMap::new(),
+            failing: Vec::new(),
+            effects: VecDeque::new(),
+            random,
+        }
+    }
+
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        let retries = self.policies.values().filter_map(|policy| policy.retry);
+        let ends = self.sas.values().map(Entry::ends);
+        retries.map(|retry| retry.at).chain(ends).min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        self.expire(now);
+        let due: Vec<PolicyKey> = self
+            .policies
+            .iter()
+            .filter(|(_, policy)| policy.retry.is_some_and(|retry| retry.at <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            self.try_queue(key, now);
+        }
+    }
+
+    /// The next operation of this kind fails.
+    pub fn fail_next(&mut self, kind: OpKind, error: XfrmError) {
+        self.failing.push((kind, error));
+    }
+
+    /// The SAs that have keys, whoever owns them.
+    pub fn sas(&self) -> impl Iterator<Item = SaId> + '_ {
+        let mature = self.sas.iter().filter(|(_, entry)| entry.sa().is_some());
+        mature.map(|(id, _)| *id)
+    }
+
+    /// The SAs whose reqid is in our range.
+    pub fn our_sas(&self) -> impl Iterator<Item = SaId> + '_ {
+        let sas = self.sas.values().filter_map(Entry::sa);
+        sas.filter(|sa| REQIDS.contains(&sa.spec.reqid))
+            .map(|sa| sa.spec.id)
+    }
+
+    /// The policies whose reqid is in our range.
+    pub fn our_policies(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.policies().filter(|spec| operation::is_ours(spec))
+    }
+
+    /// Packets that passed an SA.
+    #[must_use]
+    pub fn packets(&self, id: SaId) -> Option<u64> {
+        self.sas.get(&id)?.sa().map(|sa| sa.packets)
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.policies.values().map(|policy| &policy.spec)
+    }
+
+    /// Packets that wait.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.policies.values().map(|policy| policy.held.len()).sum()
+    }
+
+    /// The addresses of the host.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Whether an address lies behind this host.
+    pub(crate) fn serves(&self, address: IpAddr) -> bool {
+        self.behind.iter().any(|network| network.contains(&address))
+    }
+
+    /// Gives the host another address, or takes it away.
+    pub(crate) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses;
+    }
+
+    /// The policy that a packet meets: the one with the lowest priority value that fits.
+    fn lookup(&self, direction: PolicyDirection, packet: &Packet) -> Option<PolicySpec> {
+        let fits = |policy: &&Policy| {
+            let key = &policy.spec.key;
+            key.direction == direction
+                && key.source.contains(&packet.source)
+                && key.destination.contains(&packet.destination)
+                && (key.icmpv6_type.is_none() || key.icmpv6_type == packet.icmpv6_type())
+        };
+        self.policies
+            .values()
+            .filter(fits)
+            .map(|policy| policy.spec)
+            .min_by_key(|spec| spec.priority)
+    }
+
+    fn mature(&mut self, id: SaId) -> Option<&mut Sa> {
+        self.sas.get_mut(&id).and_then(Entry::sa_mut)
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        let ended: Vec<SaId> = self
+            .sas
+            .iter()
+            .filter(|(_, entry)| entry.ends() <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ended {
+            if let Some(Entry::Mature(_)) = self.sas.remove(&id) {
+                self.effects
+                    .push_back(Effect::Event(XfrmEvent::Expired(id)));
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A host: the real controller, the kernel model under it, and what an observer knows of both.
+//!
+//! The observer's knowledge (which ping went through which SA, what was answered, what arrived) is
+//! gathered from the kernel's side alone. The invariants compare it with what leaves, so they do not
+//! take the controller's word for anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use epochgate_controller::config::{Config, OnStop, Role, TunnelConfig, TunnelName};
+use epochgate_controller::crypto::Crypto;
+use epochgate_controller::event::{EpochNumber, Event, EventKind};
+use epochgate_controller::io::{
+    Command, CommandId, CommandOutcome, PingNonce, PolicySpec, RouteSpec, SaId, SaSpec,
+};
+use epochgate_controller::{Controller, Timestamp};
+use ipnet::IpNet;
+
+use crate::kernel::Kernel;
+
+/// An epoch as it was announced.
+#[derive(Clone, Debug)]
+pub struct KnownEpoch {
+    /// Its tunnel.
+    pub tunnel: TunnelName,
+    /// Its number.
+    pub number: EpochNumber,
+    /// What it receives on.
+    pub inbound: SaId,
+    /// What it sends on.
+    pub outbound: SaId,
+}
+
+/// A host.
+pub struct Node {
+    pub(crate) outer: IpAddr,
+    /// The kernel.
+    pub kernel: Kernel,
+    pub(crate) crypto: Arc<dyn Crypto>,
+    /// `None` while the daemon does not run.
+    pub(crate) controller: Option<Controller>,
+    /// Counts the daemon's runs: what belongs to an earlier one is void.
+    pub(crate) run: u32,
+    pub(crate) wake_at: Option<Timestamp>,
+    /// When the kernel is done with the operations that it was given.
+    pub(crate) busy_until: Timestamp,
+    pub(crate) config: Config,
+    pub(crate) last_command: u64,
+    pub(crate) answers: BTreeMap<CommandId, CommandOutcome>,
+    pub(crate) events: Vec<(Timestamp, Event)>,
+    pub(crate) routes: BTreeSet<RouteSpec>,
+    /// Selectors that must not leave in clear, by tunnel: local and remote.
+    pub(crate) protected: BTreeMap<TunnelName, BTreeSet<(IpNet, IpNet)>>,
+    /// Control pings and the outbound SA that each went through.
+    pub(crate) pings: BTreeMap<PingNonce, SaId>,
+    /// Outbound SAs one of whose control pings was answered.
+    pub(crate) out_proven: BTreeSet<SaId>,
+    /// Inbound SAs on which something authenticated arrived.
+    pub(crate) arrived: BTreeSet<SaId>,
+    /// By outbound SA.
+    pub(crate) epochs: BTreeMap<SaId, KnownEpoch>,
+    /// Data packets that left, by outbound SA.
+    pub(crate) data_sent: BTreeMap<SaId, u64>,
+    pub(crate) foreign: (PolicySpec, SaSpec),
+}
+
+impl Node {
+    /// What the daemon told its log.
+    #[must_use]
+    pub fn events(&self) -> &[(Timestamp, Event)] {
+        &self.events
+    }
+
+    /// How many events of a kind the daemon told.
+    pub fn count(&self, which: impl Fn(&EventKind) -> bool) -> usize {
+        let events = self.events.iter();
+        events.filter(|(_, event)| which(&event.kind)).count()
+    }
+
+    /// The answer to a command, once it is there.
+    #[must_use]
+    pub fn answer(&self, command: CommandId) -> Option<&CommandOutcome> {
+        self.answers.get(&command)
+    }
+
+    /// The controller, while the daemon runs.
+    #[must_use]
+    pub fn controller(&self) -> Option<&Controller> {
+        self.controller.as_ref()
+    }
+
+    /// The epochs that were announced, in the order of their numbers.
+    #[must_use]
+    pub fn known_epochs(&self) -> Vec<&KnownEpoch> {
+        let mut epochs: Vec<&KnownEpoch> = self.epochs.values().collect();
+        epochs.sort_by_key(|epoch| epoch.number);
+        epochs
+    }
+
+    /// Data packets that left through an SA.
+    #[must_use]
+    pub fn data_sent_on(&self, outbound: SaId) -> u64 {
+        self.data_sent.get(&outbound).copied().unwrap_or(0)
+    }
+
+    /// The routes that the controller asked for.
+    pub fn routes(&self) -> impl Iterator<Item = &RouteSpec> {
+        self.routes.iter()
+    }
+
+    pub(crate) fn tunnel(&self, name: &TunnelName) -> Option<&TunnelConfig> {
+        let mut tunnels = self.config.tunnels.iter();
+        tunnels.find(|tunnel| tunnel.name == *name).map(Arc::as_ref)
+    }
+
+    pub(crate) fn role(&self, name: &TunnelName) -> Option<Role> {
+        self.tunnel(name).map(|tunnel| tunnel.role)
+    }
+
+    /// Takes note of a command before the controller hears of it: what may leave in clear from now
+    /// on.
+    pub(crate) fn note_command(&mut self, command: &Command) {
+        match command {
+            Command::Down(name) => {
+                self.protected.remove(name);
+            }
+            Command::Shutdown => {
+                let config = &self.config;
+                self.protected.retain(|name, _| {
+                    let mut tunnels = config.tunnels.iter();
+                    tunnels
+                        .find(|tunnel| tunnel.name == *name)
+                        .is_some_and(|tunnel| tunnel.on_stop == OnStop::Block)
+                });
+            }
+            Command::Up(_) | Command::Rekey(_) | Command::Status => {}
+        }
+    }
+
+    /// Takes note of a configuration: only what it still covers must not leave in clear.
+    pub(crate) fn note_config(&mut self, config: &Config) {
+        self.protected.retain(|name, pairs| {
+            let mut tunnels = config.tunnels.iter();
+            let Some(tunnel) = tunnels.find(|tunnel| tunnel.name == *name) else {
+                return false;
+            };
+            let still = selectors(tunnel);
+            pairs.retain(|pair| still.contains(pair));
+            true
+        });
+        self.config = config.clone();
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn note_event(&mut self, event: &Event) {
+        let Some(name) = &event.tunnel else { return };
+        match (&event.kind, event.epoch) {
+            (EventKind::Holding, _) => {
+                if let Some(tunnel) = self.tunnel(name) {
+                    let pairs = selectors(tunnel);
+                    self.protected.insert(name.clone(), pairs);
+                }
+            }
+            (EventKind::EpochInstalled { inbound, outbound }, Some(number)) => {
+                let outer = self.outer;
+                let sa = |spi, ours: bool| {
+                    let mut sas = self.kernel.sas();
+                    sas.find(|sa| sa.spi == spi && (sa.destination == outer) == ours)
+                };
+                if let (Some(inbound), Some(outbound)) = (sa(*inbound, true), sa(*outbound, false))
+                {
+                    let epoch = KnownEpoch {
+                        tunnel: name.clone(),
+                        number,
+                        inbound,
+                        outbound,
+                    };
+                    self.epochs.insert(outbound, epoch);
+                }
+            }
+            (_, _) => {}
+        }
+    }
+}
+
+fn selectors(tunnel: &TunnelConfig) -> BTreeSet<(IpNet, IpNet)> {
+    let locals = tunnel.local_traffic.iter();
+    locals
+        .flat_map(|local| {
+            let remotes = tunnel.remote_traffic.iter();
+            remotes.map(move |remote| (*local, *remote))
+        })
+        .collect()
+}

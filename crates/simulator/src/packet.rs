@@ -1,0 +1,101 @@
+//! What travels: inner packets, and the frames that carry them over the network.
+//!
+//! Nothing is encrypted here: an ESP frame names its key, and a receiver with another key drops it.
+
+use std::net::IpAddr;
+
+use epochgate_controller::Secret;
+use epochgate_controller::io::{Datagram, PingNonce, SaId};
+use epochgate_ike_wire::Header;
+
+/// An application's stream of numbered packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowId(pub(crate) usize);
+
+/// What an inner packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// An application's packet.
+    Data {
+        /// Its flow.
+        flow: FlowId,
+        /// Its number in the flow, from 0.
+        sequence: u64,
+    },
+    /// An ICMP echo request with a control ping's nonce.
+    EchoRequest(PingNonce),
+    /// The reply to one.
+    EchoReply(PingNonce),
+    /// ICMPv6 neighbour discovery (RFC 4861 §4).
+    NeighbourDiscovery {
+        /// 133 to 137.
+        icmpv6_type: u8,
+    },
+}
+
+/// An inner packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Inner source.
+    pub source: IpAddr,
+    /// Inner destination.
+    pub destination: IpAddr,
+    /// What it is.
+    pub body: Body,
+    /// Whether it waited in a hold queue on its way.
+    pub waited: bool,
+}
+
+impl Packet {
+    /// The ICMPv6 type, if it is neighbour discovery.
+    #[must_use]
+    pub fn icmpv6_type(&self) -> Option<u8> {
+        match self.body {
+            Body::NeighbourDiscovery { icmpv6_type } => Some(icmpv6_type),
+            Body::Data { .. } | Body::EchoRequest(_) | Body::EchoReply(_) => None,
+        }
+    }
+}
+
+/// A packet as the network carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// An IKE message.
+    Ike(Datagram),
+    /// A tunnel-mode ESP packet.
+    Esp {
+        /// Outer source address.
+        source: IpAddr,
+        /// Outer destination and SPI.
+        sa: SaId,
+        /// Sequence number (RFC 4303 §2.2).
+        sequence: u64,
+        /// What it is encrypted with.
+        key: Secret,
+        /// What it carries.
+        inner: Packet,
+    },
+    /// A packet that no SA protects.
+    Clear(Packet),
+}
+
+impl Frame {
+    /// The address that it is routed to.
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
+        match self {
+            Self::Ike(datagram) => datagram.remote.ip(),
+            Self::Esp { sa, .. } => sa.destination,
+            Self::Clear(packet) => packet.destination,
+        }
+    }
+
+    /// The IKE header, if it is IKE.
+    #[must_use]
+    pub fn ike_header(&self) -> Option<Header> {
+        match self {
+            Self::Ike(datagram) => Header::decode(&datagram.payload).ok(),
+            Self::Esp { .. } | Self::Clear(_) => None,
+        }
+    }
+}

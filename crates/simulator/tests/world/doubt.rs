@@ -1,0 +1,174 @@
+//! An open epoch that stops working.
+
+use epochgate_controller::event::EventKind;
+use epochgate_controller::status::GateStatus;
+use epochgate_simulator::network::{Matching, Rule};
+use epochgate_simulator::pair::Plan;
+
+use crate::{MILLISECOND, Outcome, SECOND, crypto, established, is_close};
+
+#[test]
+fn an_open_epoch_in_doubt_is_held_and_what_was_held_is_delivered() -> Outcome {
+    let mut pair = established(51)?;
+    pair.world.run_for(SECOND)?;
+    let block = pair.world.disturb(Rule::lose(None, Matching::Esp));
+    pair.await_that("the client holds", 25 * SECOND, |pair| {
+        pair.gate(pair.client) == Some(GateStatus::Held)
+    })?;
+    let flow = pair.upward(100 * MILLISECOND);
+    pair.world.run_for(5 * SECOND)?;
+    pair.world.mend(block);
+    pair.await_open(15 * SECOND)?;
+    pair.world.stop_flow(flow);
+    pair.world.run_for(SECOND)?;
+    let account = pair.world.account(flow);
+    assert_eq!(account.lost(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_doubted_epoch_that_answers_again_is_opened_again_or_replaced() -> Outcome {
+    let mut pair = established(52)?;
+    let up = pair.upward(50 * MILLISECOND);
+    for round in 0..5 {
+        pair.world.disturb(Rule::lose(None, Matching::Anything));
+        pair.world.run_for(20 * SECOND)?;
+        assert_eq!(pair.gate(pair.client), Some(GateStatus::Held), "{round}");
+        pair.world.heal();
+        pair.await_open(30 * SECOND)?;
+        pair.world.run_for(20 * SECOND)?;
+        assert!(pair.is_open());
+    }
+    pair.world.stop_flow(up);
+    pair.drain()?;
+    assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn traffic_in_one_direction_alone_never_closes_the_gate() -> Outcome {
+    let mut pair = established(53)?;
+    let up = pair.upward(10 * MILLISECOND);
+    pair.world.run_for(120 * SECOND)?;
+    assert_eq!(pair.world.node(pair.client).count(is_close), 0);
+    assert_eq!(pair.world.node(pair.server).count(is_close), 0);
+    pair.world.stop_flow(up);
+    pair.world.run_for(SECOND)?;
+    assert_eq!(pair.world.account(up).lost(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_quiet_tunnel_stays_open() -> Outcome {
+    let mut pair = established(54)?;
+    pair.world.run_for(600 * SECOND)?;
+    assert!(pair.is_open());
+    assert_eq!(pair.world.node(pair.client).count(is_close), 0);
+    assert_eq!(pair.world.node(pair.server).count(is_close), 0);
+    Ok(())
+}
+
+#[test]
+fn a_server_whose_client_vanished_finds_out_over_ike_and_holds() -> Outcome {
+    let mut pair = established(55)?;
+    pair.world.disturb(Rule::lose(None, Matching::Anything));
+    pair.world.crash(pair.client);
+    pair.await_that("the server holds", 600 * SECOND, |pair| {
+        pair.gate(pair.server) == Some(GateStatus::Held)
+    })?;
+    pair.drain()?;
+    assert_eq!(pair.sas(pair.server), 0);
+    let status = pair.status(pair.server).unwrap();
+    assert!(status.reason.contains("no answer"), "{}", status.reason);
+    Ok(())
+}
+
+#[test]
+fn a_client_whose_server_forgot_everything_negotiates_anew() -> Outcome {
+    let mut pair = established(56)?;
+    let flow = pair.upward(100 * MILLISECOND);
+    pair.world.crash(pair.server);
+    pair.start_server();
+    // Its new daemon removed the SAs: nothing of the client's arrives any more.
+    pair.world.run_for(100 * MILLISECOND)?;
+    pair.await_open(60 * SECOND)?;
+    pair.world.stop_flow(flow);
+    pair.drain()?;
+    assert!(pair.is_open());
+    assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn held_traffic_survives_minutes_of_outage() -> Outcome {
+    let mut pair = established(57)?;
+    pair.world.disturb(Rule::lose(None, Matching::Anything));
+    pair.await_that("the client holds", 30 * SECOND, |pair| {
+        pair.gate(pair.client) == Some(GateStatus::Held)
+    })?;
+    let flow = pair.upward(SECOND);
+    pair.world.run_for(50 * SECOND)?;
+    pair.world.stop_flow(flow);
+    // Longer than the kernel would keep them if nobody wrote the policy again.
+    pair.world.run_for(400 * SECOND)?;
+    pair.world.heal();
+    pair.await_open(60 * SECOND)?;
+    pair.world.run_for(SECOND)?;
+    assert_eq!(pair.world.account(flow).lost(), 0);
+    Ok(())
+}
+
+#[test]
+fn nothing_to_ping_keeps_the_tunnel_held_and_says_what_to_set() -> Outcome {
+    let mut plan = Plan::default();
+    plan.server_inner.clear();
+    let mut pair = plan.start(58, crypto())?;
+    pair.upward(SECOND);
+    pair.world.run_for(10 * SECOND)?;
+    let status = pair.status(pair.client).unwrap();
+    assert_eq!(status.gate, GateStatus::Held);
+    assert!(
+        status.reason.contains("set `ping.target`"),
+        "{}",
+        status.reason
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_to_ping_from_keeps_the_tunnel_held_until_the_host_has_an_address() -> Outcome {
+    let mut plan = Plan::default();
+    let inner = std::mem::take(&mut plan.client_inner);
+    let mut pair = plan.start(59, crypto())?;
+    let flow = pair.upward(SECOND);
+    pair.world.run_for(10 * SECOND)?;
+    let status = pair.status(pair.client).unwrap();
+    assert_eq!(status.gate, GateStatus::Held);
+    assert!(status.reason.contains("`ping.source`"), "{}", status.reason);
+    pair.world.set_addresses(pair.client, &inner);
+    pair.await_open(SECOND)?;
+    pair.world.stop_flow(flow);
+    pair.world.run_for(SECOND)?;
+    assert_eq!(pair.world.account(flow).lost(), 0);
+    Ok(())
+}
+
+#[test]
+fn an_sa_that_somebody_else_removed_is_replaced() -> Outcome {
+    for inbound in [true, false] {
+        let mut pair = established(60)?;
+        let flow = pair.upward(20 * MILLISECOND);
+        let open = pair.open(pair.client).unwrap();
+        let stolen = if inbound { open.inbound } else { open.outbound };
+        pair.world.steal_sa(pair.client, stolen);
+        pair.await_newer(open.number, 10 * SECOND)?;
+        pair.world.stop_flow(flow);
+        pair.world.run_for(SECOND)?;
+        assert!(pair.world.account(flow).lost() <= 3);
+        assert!(pair.world.told(pair.client, |kind| matches!(
+            kind,
+            EventKind::Attention { .. }
+        )));
+    }
+    Ok(())
+}

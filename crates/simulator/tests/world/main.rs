@@ -1,0 +1,48 @@
+//! The controller in simulated worlds: each test says what goes wrong, the world checks the
+//! invariants after every step.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod cold;
+mod crash;
+mod doubt;
+mod endurance;
+mod lifecycle;
+mod loss;
+mod refusals;
+mod rekey;
+mod search;
+mod selectors;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use epochgate_controller::crypto::Crypto;
+use epochgate_controller::event::EventKind;
+use epochgate_crypto::Ring;
+use epochgate_simulator::Violation;
+use epochgate_simulator::pair::{Pair, Plan};
+
+type Outcome = Result<(), Violation>;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn crypto() -> Arc<dyn Crypto> {
+    Arc::new(Ring::new())
+}
+
+fn started(seed: u64) -> Result<Pair, Violation> {
+    Plan::default().start(seed, crypto())
+}
+
+fn established(seed: u64) -> Result<Pair, Violation> {
+    Plan::default().established(seed, crypto())
+}
+
+fn is_switch(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Switched { .. })
+}
+
+fn is_close(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Closed { .. })
+}
