@@ -360,14 +360,18 @@ impl Tunnel {
         }
     }
 
-    /// Ends an epoch: its Child SA, or its whole IKE SA when a later one has taken over.
+    /// Ends an epoch: its Child SA, or its whole IKE SA when that has no other and a later one has
+    /// taken over.
     pub(super) fn retire(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         let Some(epoch) = self.epoch(number) else {
             return;
         };
         let (session, child) = (epoch.session, epoch.child);
         let newest = self.epochs.iter().max_by_key(|epoch| epoch.number);
-        let still_used = newest.is_none_or(|newest| newest.session == session);
+        let shared = self.epochs.iter().any(|other| {
+            other.session == session && other.number != number && !other.is_draining()
+        });
+        let still_used = shared || newest.is_none_or(|newest| newest.session == session);
         let alive = self.sessions.iter().any(|known| known.id == session);
         if !alive {
             self.drain(number, cx);
