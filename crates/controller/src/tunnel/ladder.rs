@@ -82,7 +82,7 @@ impl Tunnel {
         }
         let idle = matches!(self.effort, Effort::Rest | Effort::BackingOff { .. });
         let candidate = self.epochs.iter().any(super::Epoch::is_candidate);
-        if !idle || candidate || self.chosen() != Position::Held {
+        if self.stopping || !idle || candidate || self.chosen() != Position::Held {
             return;
         }
         self.wanted = true;
@@ -102,7 +102,7 @@ impl Tunnel {
             (Effort::BackingOff { .. }, Gate::Present(_)) if self.operator_waits() => {}
             (_, _) => return,
         }
-        if self.epochs.iter().any(super::Epoch::is_candidate) {
+        if self.stopping || self.epochs.iter().any(super::Epoch::is_candidate) {
             return;
         }
         self.effort = Effort::Rest;

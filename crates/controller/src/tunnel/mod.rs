@@ -121,6 +121,8 @@ pub(crate) struct Tunnel {
     wanted: bool,
     /// Whether an IKE SA was ever established in this run.
     contacted: bool,
+    /// The daemon stops: nothing is started or accepted any more.
+    stopping: bool,
     routes: BTreeSet<RouteSpec>,
     wishes: Vec<(CommandId, Wish)>,
     counters: Counters,
@@ -145,6 +147,7 @@ impl Tunnel {
             failed_epochs: 0,
             wanted: false,
             contacted: false,
+            stopping: false,
             routes: BTreeSet::new(),
             wishes: Vec::new(),
             counters: Counters::default(),
@@ -228,6 +231,7 @@ impl Tunnel {
 
     /// The daemon stops: policies hold on, or go, as `on-stop` says; SAs go.
     pub(crate) fn stop(&mut self, cx: &mut Context<'_>) {
+        self.stopping = true;
         if matches!(self.config.on_stop, crate::config::OnStop::Remove) {
             if !self.gate.is_down() {
                 self.down(None, cx);

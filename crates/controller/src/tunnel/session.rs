@@ -41,7 +41,7 @@ impl Tunnel {
     }
 
     fn established(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
-        if self.gate.is_down() {
+        if self.stopping || self.gate.is_down() {
             cx.ike.close(session, cx.now);
             return;
         }
@@ -108,7 +108,8 @@ impl Tunnel {
         if self.epochs.len() >= EPOCHS_MAX {
             self.drop_spare_epoch(cx);
         }
-        if !matches!(self.gate, Gate::Present(_)) || self.epochs.len() >= EPOCHS_MAX {
+        let ready = !self.stopping && matches!(self.gate, Gate::Present(_));
+        if !ready || self.epochs.len() >= EPOCHS_MAX {
             self.refuse(session, child, cx);
             return;
         }
