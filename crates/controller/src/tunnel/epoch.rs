@@ -28,6 +28,8 @@ pub(crate) struct Epoch {
     pub(crate) in_kernel: InKernel,
     /// The inbound SA's packet counter when it was last read.
     pub(crate) received: u64,
+    /// Server: when it ends although the client did not end it, once a later epoch is open.
+    pub(crate) retire_at: Option<Timestamp>,
     local_selectors: Vec<TrafficSelector>,
     remote_selectors: Vec<TrafficSelector>,
 }
@@ -50,6 +52,8 @@ pub(crate) enum Stage {
     /// nothing of us must be provoked to send something.
     Awaiting {
         poll_at: Timestamp,
+        /// When the client is asked over IKE whether it lives.
+        ask_at: Timestamp,
         pings: Option<PingSeries>,
     },
     /// It may carry traffic.
@@ -91,8 +95,6 @@ pub(crate) struct Usable {
     pub(crate) check: Check,
     /// When it is to be replaced.
     pub(crate) rekey_at: Timestamp,
-    /// Server: when it is deleted although the client did not, once a later epoch is open.
-    pub(crate) retire_at: Option<Timestamp>,
 }
 
 /// Whether a usable epoch still works.
@@ -137,6 +139,7 @@ impl Epoch {
             }),
             in_kernel: InKernel::default(),
             received: 0,
+            retire_at: None,
             local_selectors: child.local_selectors.clone(),
             remote_selectors: child.remote_selectors.clone(),
         }

@@ -121,6 +121,8 @@ pub(crate) struct Tunnel {
     wanted: bool,
     /// Whether an IKE SA was ever established in this run.
     contacted: bool,
+    /// Until when the kernel may raise no ACQUIRE although packets wait.
+    deaf_until: Timestamp,
     /// The daemon stops: nothing is started or accepted any more.
     stopping: bool,
     routes: BTreeSet<RouteSpec>,
@@ -147,6 +149,7 @@ impl Tunnel {
             failed_epochs: 0,
             wanted: false,
             contacted: false,
+            deaf_until: Timestamp::ZERO,
             stopping: false,
             routes: BTreeSet::new(),
             wishes: Vec::new(),
@@ -311,12 +314,15 @@ impl Tunnel {
             at(time);
         }
         for epoch in &self.epochs {
+            if !epoch.is_draining() {
+                epoch.retire_at.into_iter().for_each(&mut at);
+            }
             match &epoch.stage {
                 Stage::Installing(_) => {}
                 Stage::Proving(proving) => {
                     proving.pings.due().into_iter().for_each(&mut at);
                 }
-                Stage::Awaiting { poll_at, pings } => {
+                Stage::Awaiting { poll_at, pings, .. } => {
                     at(*poll_at);
                     pings
                         .iter()
@@ -325,7 +331,6 @@ impl Tunnel {
                 }
                 Stage::Usable(usable) => {
                     at(usable.rekey_at);
-                    usable.retire_at.into_iter().for_each(&mut at);
                     match &usable.check {
                         Check::Quiet { until } => at(*until),
                         Check::Pinging(pings) | Check::Doubted(pings) => {

@@ -85,6 +85,7 @@ impl Tunnel {
             number,
             Stage::Awaiting {
                 poll_at: cx.now + AWAIT_POLL,
+                ask_at: cx.now + self.silence_allowed(),
                 pings,
             },
         );
@@ -105,6 +106,10 @@ impl Tunnel {
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
+        if !epoch.is_draining() && past(epoch.retire_at) {
+            self.retire(number, cx);
+            return;
+        }
         let inbound = epoch.inbound;
         let mut read = false;
         let mut next = Next::Nothing;
@@ -119,7 +124,7 @@ impl Tunnel {
                     };
                 }
             }
-            Stage::Awaiting { poll_at, pings } => {
+            Stage::Awaiting { poll_at, pings, .. } => {
                 if *poll_at <= now {
                     *poll_at = now + AWAIT_POLL;
                     read = true;
@@ -157,9 +162,7 @@ impl Tunnel {
                         }
                     }
                 }
-                if past(usable.retire_at) {
-                    next = Next::Retire;
-                } else if usable.rekey_at <= now {
+                if usable.rekey_at <= now {
                     usable.rekey_at = now + idle;
                     if is_chosen {
                         self.pursue("its lifetime is nearly over", cx);
@@ -177,7 +180,6 @@ impl Tunnel {
             Next::Nothing => {}
             Next::Ping => self.send_ping(number, cx),
             Next::Unanswered => self.unanswered(number, cx),
-            Next::Retire => self.retire(number, cx),
         }
     }
 
@@ -384,6 +386,7 @@ impl Tunnel {
         cx: &mut Context<'_>,
     ) {
         let is_client = self.is_client();
+        let ask_again = cx.now + self.silence_allowed();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
@@ -394,9 +397,12 @@ impl Tunnel {
         epoch.received = epoch.received.max(packets);
         let (inbound, session) = (epoch.inbound, epoch.session);
         match &mut epoch.stage {
-            Stage::Awaiting { .. } => {
+            Stage::Awaiting { ask_at, .. } => {
                 if arrived {
                     self.first_packet(inbound, cx);
+                } else if *ask_at <= cx.now {
+                    *ask_at = ask_again;
+                    cx.ike.check_liveness(session, cx.now);
                 }
             }
             Stage::Usable(usable) => {
@@ -460,7 +466,6 @@ impl Tunnel {
             proven,
             check,
             rekey_at: epoch.created + lifetime,
-            retire_at: None,
         });
         self.settle(cx);
     }
@@ -515,10 +520,8 @@ impl Tunnel {
         for number in older {
             if self.is_client() {
                 self.retire(number, cx);
-            } else if let Some(epoch) = self.epoch_mut(number)
-                && let Stage::Usable(usable) = &mut epoch.stage
-            {
-                usable.retire_at = Some(cx.now + RETIRE_AFTER);
+            } else if let Some(epoch) = self.epoch_mut(number) {
+                epoch.retire_at.get_or_insert(cx.now + RETIRE_AFTER);
             }
         }
     }
@@ -559,7 +562,6 @@ enum Next {
     Nothing,
     Ping,
     Unanswered,
-    Retire,
 }
 
 fn inside(address: IpAddr, networks: &[ipnet::IpNet]) -> bool {

@@ -46,6 +46,9 @@ impl Tunnel {
             return;
         }
         self.contacted = true;
+        if peer.initial_contact {
+            self.forget_others(session, cx);
+        }
         self.event(
             cx,
             None,
@@ -84,6 +87,35 @@ impl Tunnel {
         }
     }
 
+    /// The peer started anew and knows of no other IKE SA (INITIAL_CONTACT, RFC 7296 §2.4): what it
+    /// forgot is of no use. IKE SAs that we are just starting are younger than its word.
+    fn forget_others(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
+        let others = self.sessions.iter();
+        let forgotten: Vec<IkeSaId> = others
+            .filter(|known| known.id != session && known.peer.is_some())
+            .map(|known| known.id)
+            .collect();
+        for id in forgotten {
+            self.forget_session(id, "the peer started anew", cx);
+        }
+        self.settle(cx);
+    }
+
+    /// Drops an IKE SA without a word to the peer.
+    fn forget_session(&mut self, id: IkeSaId, why: &str, cx: &mut Context<'_>) {
+        cx.ike.forget(id);
+        self.session_over(id, cx.now + self.config.epoch.drain, cx);
+        let reason = why.to_owned();
+        self.event(cx, None, EventKind::IkeClosed { reason });
+        let concerned = match self.effort {
+            Effort::Connecting { session } | Effort::Rekeying { session, .. } => session == id,
+            Effort::Rest | Effort::FindingSource { .. } | Effort::BackingOff { .. } => false,
+        };
+        if concerned {
+            self.effort_failed(why.to_owned(), cx);
+        }
+    }
+
     /// Makes room: an IKE SA goes that has carried nothing, else the oldest.
     pub(super) fn forget_spare_session(&mut self, cx: &mut Context<'_>) {
         let open = self.gate.open_epoch().and_then(|open| self.epoch(open));
@@ -95,8 +127,7 @@ impl Tunnel {
             .filter(|id| Some(*id) != kept)
             .min_by_key(|id| (self.has_carried(*id), *id));
         if let Some(id) = spare {
-            cx.ike.forget(id);
-            self.session_over(id, cx.now, cx);
+            self.forget_session(id, "there are too many IKE SAs with this peer", cx);
         }
     }
 
@@ -264,7 +295,7 @@ impl Tunnel {
         for number in numbers {
             self.epoch_timeout(number, cx);
         }
-        if self.config.start == crate::config::Start::Always {
+        if self.starts_by_itself(cx) {
             self.replace_lost("the peer deleted the Child SA", cx);
         }
     }
@@ -316,15 +347,10 @@ impl Tunnel {
         if connecting || rekeying {
             self.effort_failed(text, cx);
         } else if known && *reason != CloseReason::Asked {
-            match self.config.start {
-                crate::config::Start::Always => self.pursue("the IKE SA ended", cx),
-                crate::config::Start::OnDemand | crate::config::Start::Listen => {
-                    if keep_epochs {
-                        self.pursue("the IKE SA ended", cx);
-                    } else {
-                        self.last_error = Some(text);
-                    }
-                }
+            if keep_epochs || self.starts_by_itself(cx) {
+                self.pursue("the IKE SA ended", cx);
+            } else {
+                self.last_error = Some(text);
             }
         }
     }
