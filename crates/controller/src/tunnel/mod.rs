@@ -338,7 +338,12 @@ impl Tunnel {
                         }
                     }
                 }
-                Stage::Draining { inbound_until } => at(*inbound_until),
+                // What the gate has not left yet goes when it has, whenever that is.
+                Stage::Draining { inbound_until } => {
+                    if !self.gate.uses(epoch.number) {
+                        at(*inbound_until);
+                    }
+                }
             }
         }
         due
