@@ -118,7 +118,7 @@ pub trait Crypto: Send + Sync {
     /// [`CryptoError::Provider`] when no private value could be made.
     fn key_exchange(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError>;
 
-    /// prf(key, data[0] | data[1] | …) (RFC 7296 §2.13).
+    /// `prf(key, data[0] | data[1] | …)` (RFC 7296 §2.13).
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret;
 
     /// Encrypts `payload` in place and appends the ICV. `key` is cipher key and salt.
