@@ -217,7 +217,17 @@ impl Routes {
     }
 
     /// A route of somebody else's to exactly that destination, in the main table.
+    ///
+    /// Most often the entry that the kernel finds for the destination already tells that there is
+    /// none; only else all routes are listed.
     async fn foreign(&self, destination: IpNet) -> Result<Option<String>, String> {
+        let request = message::look_up_entry(destination.network());
+        let mut answers = Box::pin(self.handle.route().get(request).execute());
+        match answers.try_next().await {
+            Ok(Some(entry)) if message::shows_no_other(&entry, destination) => return Ok(None),
+            Err(error) if errno(&error) == Some(libc::ENETUNREACH) => return Ok(None),
+            Ok(_) | Err(_) => {}
+        }
         let routes = self.dump(message::everybodys()).await?;
         Ok(routes
             .iter()

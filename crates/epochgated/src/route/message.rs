@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
 
 /// Protocol of the routes that we add (`rtm_protocol`), from the range that the kernel leaves to
@@ -71,6 +71,21 @@ pub(super) fn look_up(destination: IpAddr) -> RouteMessage {
     message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
     message.attributes = vec![RouteAttribute::Destination(destination.into())];
     message
+}
+
+/// Asks for the table's entry that packets to `destination` would take.
+pub(super) fn look_up_entry(destination: IpAddr) -> RouteMessage {
+    let mut message = look_up(destination);
+    message.header.flags = RouteFlags::FibMatch;
+    message
+}
+
+/// Whether the entry that was found for the first address of `destination` shows that nobody else
+/// has a route to exactly that network: it is ours, or a wider one.
+pub(super) fn shows_no_other(entry: &RouteMessage, destination: IpNet) -> bool {
+    let wider = entry.header.destination_prefix_length < destination.prefix_len();
+    let ours = is_ours(entry) && self::destination(entry) == Some(destination);
+    in_main_table(entry) && (wider || ours)
 }
 
 /// Asks for the routes of the main table, family by family.
@@ -291,6 +306,26 @@ mod tests {
         assert_eq!(found("203.0.113.1"), Some(hop(3)));
         assert_eq!(found("192.0.2.9"), Some(hop(4)));
         assert_eq!(found("2001:db8::1"), None);
+    }
+
+    #[test]
+    fn only_a_wider_entry_or_ours_shows_that_nobody_has_such_a_route() {
+        let hop = NextHop {
+            interface: 1,
+            gateway: None,
+        };
+        let ours = |to: &str| route(network(to), address("10.1.0.1"), hop).expect("a route");
+        let foreign = |to: &str| {
+            let mut message = ours(to);
+            message.header.protocol = RouteProtocol::Boot;
+            message
+        };
+        let wanted = network("10.2.0.0/16");
+        assert!(shows_no_other(&foreign("10.0.0.0/8"), wanted));
+        assert!(shows_no_other(&ours("10.2.0.0/16"), wanted));
+        assert!(!shows_no_other(&foreign("10.2.0.0/16"), wanted));
+        assert!(!shows_no_other(&foreign("10.2.0.0/24"), wanted));
+        assert!(!shows_no_other(&ours("10.2.0.0/24"), wanted));
     }
 
     #[test]
