@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -184,12 +185,21 @@ impl Epochgate {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// The same, asked for over the control socket as often as a test likes: no process is
+    /// started for it.
+    #[track_caller]
+    pub fn report(&self) -> Value {
+        let answer = ask(&self.host.folder().join("control.sock"), "status");
+        let mut answer: Value = answer.expect("the control socket");
+        answer["report"].take()
+    }
+
     /// Waits until the status of the tunnel `name` is as wanted, and returns it.
     #[track_caller]
     pub fn wait_for(&self, name: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
-            let status = self.status();
+            let status = self.report();
             let tunnels = status["tunnels"].as_array().into_iter().flatten();
             let found = tunnels.into_iter().find(|tunnel| tunnel["name"] == name);
             let tunnel = found.unwrap_or_else(|| panic!("no tunnel {name} in {status}"));
@@ -197,7 +207,7 @@ impl Epochgate {
                 return tunnel.clone();
             }
             assert!(began.elapsed() < limit, "after {limit:?} still {tunnel:#}");
-            thread::sleep(POLL * 2);
+            thread::sleep(POLL);
         }
     }
 
@@ -229,6 +239,15 @@ impl Epochgate {
     }
 }
 
+/// One request of the control protocol and its response, each a line of JSON.
+fn ask(socket: &Path, request: &str) -> std::io::Result<Value> {
+    let mut stream = UnixStream::connect(socket)?;
+    writeln!(stream, "{{\"version\":1,\"request\":\"{request}\"}}")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
 fn write_config(host: &Host, config: &str) {
     fs::write(host.folder().join("epochgate.toml"), config).expect("its folder");
 }
@@ -237,7 +256,7 @@ fn write_psk(host: &Host) {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(host.folder().join("psk")).expect("its folder");
-    std::io::Write::write_all(&mut file, PSK.as_bytes()).expect("its folder");
+    file.write_all(PSK.as_bytes()).expect("its folder");
 }
 
 /// A running strongSwan (`charon-systemd`).

@@ -21,8 +21,9 @@ const MAGIC: &[u8; 8] = b"EGFLOW\0\x01";
 const HEADER_BYTES: usize = 24;
 /// How long a reader waits before it looks whether it shall end.
 const READ_SLICE: Duration = Duration::from_millis(20);
-/// How long a sender that cannot keep its rate sleeps at least.
-const SHORTEST_NAP: Duration = Duration::from_micros(200);
+/// How long a sender sleeps at least: what is due more often goes in small bursts, because on a
+/// single CPU it is the waking that costs.
+const SHORTEST_NAP: Duration = Duration::from_millis(3);
 
 /// A one-way flow of numbered UDP datagrams.
 #[derive(Debug, Clone)]
@@ -187,8 +188,8 @@ fn send(socket: &UdpSocket, to: SocketAddr, flow: &UdpFlow, shared: &Shared) -> 
             break;
         }
         let early = due.saturating_sub(began.elapsed());
-        if early >= SHORTEST_NAP {
-            thread::sleep(early);
+        if early > Duration::ZERO {
+            thread::sleep(early.max(SHORTEST_NAP));
         }
         due += interval;
         let now = Timestamp::now();
