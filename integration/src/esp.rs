@@ -337,6 +337,14 @@ impl InnerPacket {
         Some(Self { src, dst, content })
     }
 
+    /// The destination port of a UDP datagram.
+    pub fn udp_port(&self) -> Option<u16> {
+        match self.content {
+            Content::Udp { ports: (_, to), .. } => Some(to),
+            Content::Echo { .. } | Content::Tcp { .. } | Content::Other(_) => None,
+        }
+    }
+
     /// The payload of a control ping, and whether it is the reply.
     pub fn control_ping(&self) -> Option<(bool, &[u8])> {
         match &self.content {

@@ -107,6 +107,7 @@ struct Shared {
     stop_sending: AtomicBool,
     stop_receiving: AtomicBool,
     sent: AtomicU64,
+    refused: AtomicU64,
     arrived: AtomicU64,
 }
 
@@ -140,6 +141,11 @@ impl RunningFlow {
     /// How many datagrams the sending kernel has taken so far.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Acquire)
+    }
+
+    /// How many it has been given so far, whether it took them or not.
+    pub fn tried(&self) -> u64 {
+        self.sent() + self.shared.refused.load(Ordering::Acquire)
     }
 
     /// How many have arrived so far, repeated ones included.
@@ -200,7 +206,10 @@ fn send(socket: &UdpSocket, to: SocketAddr, flow: &UdpFlow, shared: &Shared) -> 
                 outcome.sent.push((sequence, now));
                 shared.sent.fetch_add(1, Ordering::Release);
             }
-            Err(error) => outcome.refused.push((sequence, error.to_string())),
+            Err(error) => {
+                outcome.refused.push((sequence, error.to_string()));
+                shared.refused.fetch_add(1, Ordering::Release);
+            }
         }
     }
     outcome
