@@ -44,7 +44,7 @@ pub(super) enum Effort {
     /// The shell looks for the address to start from.
     FindingSource { since: Timestamp },
     /// IKE_SA_INIT and IKE_AUTH.
-    Connecting { session: IkeSaId },
+    Connecting { session: IkeSaId, since: Timestamp },
     /// CREATE_CHILD_SA.
     Rekeying {
         session: IkeSaId,
@@ -233,7 +233,10 @@ impl Tunnel {
             id: session,
             peer: None,
         });
-        self.effort = Effort::Connecting { session };
+        self.effort = Effort::Connecting {
+            session,
+            since: cx.now,
+        };
         self.event(
             cx,
             None,

@@ -121,6 +121,8 @@ pub(crate) struct Tunnel {
     wanted: bool,
     /// Whether an IKE SA was ever established in this run.
     contacted: bool,
+    /// Time from us to the peer and back, as the latest IKE SA's exchanges took it.
+    ike_round_trip: Option<Duration>,
     /// Until when the kernel may raise no ACQUIRE although packets wait.
     deaf_until: Timestamp,
     /// The daemon stops: nothing is started or accepted any more.
@@ -149,6 +151,7 @@ impl Tunnel {
             failed_epochs: 0,
             wanted: false,
             contacted: false,
+            ike_round_trip: None,
             deaf_until: Timestamp::ZERO,
             stopping: false,
             routes: BTreeSet::new(),

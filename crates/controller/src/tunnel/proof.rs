@@ -21,7 +21,15 @@ const RESPONDER_HEAD_START: Duration = Duration::from_millis(20);
 
 /// Pings sent at once after a reply that came through another epoch: the peer switches when the
 /// ping arrives, its kernel's reply may still be ahead of that switch.
-const CHASES_MAX: u32 = 2;
+const CHASES_MAX: u32 = 1;
+
+/// The first half of a new epoch's pings wait no longer than so many round trips, if the time of one
+/// is known: the first ping of an IPv6 tunnel is lost on a server that holds (its kernel does not
+/// queue echo replies, `icmpv6_echo_reply`), and one that comes before the peer's SAs is too.
+const HASTE_ROUND_TRIPS: u32 = 3;
+
+/// But at least this long, for hosts that are busy.
+const HASTE_MIN: Duration = Duration::from_millis(20);
 
 /// Interval of pings on an epoch that failed or is in doubt, if `ping.interval` is shorter.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
@@ -213,6 +221,7 @@ impl Tunnel {
         let interval = self.config.ping.interval;
         let attempts = self.config.ping.attempts;
         let now = cx.now;
+        let round_trip = self.counters.last_round_trip.or(self.ike_round_trip);
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
@@ -221,13 +230,16 @@ impl Tunnel {
             Stage::Usable(usable) => matches!(usable.check, Check::Doubted(_)),
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
         };
-        let interval = if slow {
-            interval.max(DOUBT_INTERVAL)
-        } else {
-            interval
-        };
+        let proving = matches!(epoch.stage, Stage::Proving(_));
         let Some(pings) = epoch.pings_mut() else {
             return;
+        };
+        let interval = match round_trip {
+            _ if slow => interval.max(DOUBT_INTERVAL),
+            Some(time) if proving && pings.sent() < attempts / 2 => {
+                (time * HASTE_ROUND_TRIPS).max(HASTE_MIN).min(interval)
+            }
+            Some(_) | None => interval,
         };
         pings.note(ping.nonce, target, now, interval);
         let attempt = pings.sent();

@@ -46,6 +46,12 @@ impl Tunnel {
             return;
         }
         self.contacted = true;
+        if let Effort::Connecting { session: of, since } = self.effort
+            && of == session
+        {
+            // IKE_SA_INIT and IKE_AUTH; more only if the first was refused.
+            self.ike_round_trip = Some(cx.now.since(since) / 2);
+        }
         if peer.initial_contact {
             self.forget_others(session, cx);
         }
@@ -108,7 +114,7 @@ impl Tunnel {
         let reason = why.to_owned();
         self.event(cx, None, EventKind::IkeClosed { reason });
         let concerned = match self.effort {
-            Effort::Connecting { session } | Effort::Rekeying { session, .. } => session == id,
+            Effort::Connecting { session, .. } | Effort::Rekeying { session, .. } => session == id,
             Effort::Rest | Effort::FindingSource { .. } | Effort::BackingOff { .. } => false,
         };
         if concerned {
@@ -268,7 +274,7 @@ impl Tunnel {
         }
         if matches!(
             self.effort,
-            Effort::Rekeying { session: of, .. } | Effort::Connecting { session: of } if of == session
+            Effort::Rekeying { session: of, .. } | Effort::Connecting { session: of, .. } if of == session
         ) {
             self.effort_failed(reason, cx);
         } else {
@@ -322,7 +328,8 @@ impl Tunnel {
     }
 
     fn closed(&mut self, session: IkeSaId, reason: &CloseReason, cx: &mut Context<'_>) {
-        let connecting = matches!(self.effort, Effort::Connecting { session: of } if of == session);
+        let connecting =
+            matches!(self.effort, Effort::Connecting { session: of, .. } if of == session);
         let rekeying = matches!(self.effort, Effort::Rekeying { session: of, .. } if of == session);
         let known = self.sessions.iter().any(|known| known.id == session);
         let text = self.close_text(reason);
