@@ -1,5 +1,8 @@
 //! The one type that decides: routes inputs to IKE and to the tunnels, and collects their effects.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +14,8 @@ use crate::event::{Event, EventKind};
 use crate::host::Host;
 use crate::ike::{Endpoint, IkeOutput, Limits, TunnelId};
 use crate::io::{
-    Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey, SaId, WakeReason,
-    XfrmError, XfrmEvent, XfrmOp, XfrmReply,
+    Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey, RouteSpec, SaId,
+    WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
 };
 use crate::outbox::{Outbox, Owner};
 use crate::status::{STATUS_SCHEMA, StatusReport};
@@ -49,6 +52,14 @@ enum Phase {
         until: Timestamp,
     },
     Stopped,
+}
+
+/// What is in the kernel already when tunnels are set up.
+struct Left {
+    /// Policies of an earlier run or configuration.
+    policies: BTreeSet<PolicyKey>,
+    /// Routes of tunnels that changed or vanished.
+    routes: BTreeMap<TunnelName, BTreeSet<RouteSpec>>,
 }
 
 impl Controller {
@@ -232,17 +243,10 @@ impl Controller {
                 (Vec::new(), Vec::new())
             }
         };
-        let left: BTreeSet<PolicyKey> = policies.into_iter().collect();
-        self.set_tunnels(config, &left);
-        let kept: BTreeSet<PolicyKey> = self
-            .tunnels
-            .values()
-            .flat_map(Tunnel::policy_keys)
-            .collect();
-        let stale: Vec<PolicyKey> = left.difference(&kept).copied().collect();
-        if !stale.is_empty() {
-            self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
-        }
+        let policies: BTreeSet<PolicyKey> = policies.into_iter().collect();
+        let found = policies.len();
+        let routes = BTreeMap::new();
+        let stale = self.set_tunnels(config, Left { policies, routes });
         let sas: Vec<FoundSa> = sas
             .into_iter()
             .filter(|sa| REQIDS.contains(&sa.reqid))
@@ -250,18 +254,20 @@ impl Controller {
         for sa in &sas {
             self.out.xfrm(Owner::Nobody, XfrmOp::RemoveSa(sa.id));
         }
-        if !left.is_empty() || !sas.is_empty() {
+        if found > 0 || !sas.is_empty() {
             self.tell(EventKind::TookOver {
-                policies: left.intersection(&kept).count(),
+                policies: found - stale,
                 sas: sas.len(),
             });
         }
     }
 
     /// Tunnels that did not change go on undisturbed; those that did start anew without a moment
-    /// in clear; those that vanished go down.
+    /// in clear; those that vanished go down, unless another one now has their traffic: then their
+    /// policies are its.
     fn reconfigure(&mut self, config: Config) {
-        let mut inherited = BTreeSet::new();
+        let mut policies = BTreeSet::new();
+        let mut routes = BTreeMap::new();
         let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
         for id in ids {
             let Some(tunnel) = self.tunnels.get(&id) else {
@@ -272,31 +278,23 @@ impl Controller {
             if new.is_some_and(|new| **new == *tunnel.config) {
                 continue;
             }
-            let changed = new.is_some();
-            let keys = tunnel.policy_keys();
-            let present = self
-                .with_tunnel(id, |tunnel, cx| tunnel.leave(changed, cx))
-                .unwrap_or(false);
-            if changed && present {
-                inherited.extend(keys);
+            let why = match new {
+                Some(_) => "its configuration changed",
+                None => "the configuration does not name it any more",
+            };
+            if let Some(left) = self.with_tunnel(id, |tunnel, cx| tunnel.leave(why, cx)) {
+                policies.extend(left.0);
+                routes.insert(name, left.1);
             }
             self.out.disown(id);
             self.tunnels.remove(&id);
         }
-        self.set_tunnels(config, &inherited);
-        let kept: BTreeSet<PolicyKey> = self
-            .tunnels
-            .values()
-            .flat_map(Tunnel::policy_keys)
-            .collect();
-        let stale: Vec<PolicyKey> = inherited.difference(&kept).copied().collect();
-        if !stale.is_empty() {
-            self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
-        }
+        self.set_tunnels(config, Left { policies, routes });
     }
 
-    /// Adds the tunnels that are not there yet.
-    fn set_tunnels(&mut self, config: Config, left: &BTreeSet<PolicyKey>) {
+    /// Adds the tunnels that are not there yet, on top of what is `left`, and removes what of that
+    /// nobody took over. Returns how many policies those are.
+    fn set_tunnels(&mut self, config: Config, mut left: Left) -> usize {
         let present: BTreeSet<TunnelName> = self
             .tunnels
             .values()
@@ -310,7 +308,10 @@ impl Controller {
             self.last_id += 1;
             let id = TunnelId(self.last_id);
             let reqids = self.free_reqids(&tunnel.name);
-            self.tunnels.insert(id, Tunnel::new(id, tunnel, reqids));
+            let routes = left.routes.remove(&tunnel.name).unwrap_or_default();
+            let mut tunnel = Tunnel::new(id, tunnel, reqids);
+            tunnel.inherit_routes(routes);
+            self.tunnels.insert(id, tunnel);
             added.push(id);
         }
         let pad: BTreeMap<TunnelId, Arc<TunnelConfig>> = self
@@ -320,8 +321,25 @@ impl Controller {
             .collect();
         self.ike.configure(pad);
         for id in added {
-            self.with_tunnel(id, |tunnel, cx| tunnel.start(left, cx));
+            self.with_tunnel(id, |tunnel, cx| tunnel.start(&left.policies, cx));
         }
+        let kept: BTreeSet<PolicyKey> = self
+            .tunnels
+            .values()
+            .flat_map(Tunnel::policy_keys)
+            .collect();
+        let stale: Vec<PolicyKey> = left.policies.difference(&kept).copied().collect();
+        let count = stale.len();
+        if count > 0 {
+            self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
+        }
+        for (name, routes) in left.routes {
+            for route in routes {
+                self.out.push(Output::RemoveRoute(route));
+            }
+            self.out.event(&name, None, EventKind::Down);
+        }
+        count
     }
 
     /// Reqids that follow from the tunnel's name, so that a restarted daemon finds them again; the

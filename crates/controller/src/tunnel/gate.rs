@@ -1,8 +1,10 @@
 //! What outbound traffic of a tunnel meets in the kernel, and what is under way to change it.
 
+use std::collections::BTreeSet;
+
 use crate::Timestamp;
 use crate::event::EpochNumber;
-use crate::io::OpId;
+use crate::io::{OpId, PolicyKey};
 
 /// Where the `out` policies point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +20,15 @@ pub(crate) enum Position {
 pub(crate) enum Gate {
     /// No policies.
     Down,
-    /// The policies are on their way into the kernel.
-    Creating,
-    /// They could not be created: why. Tried again at the time given.
-    Refused { reason: String, again: Timestamp },
+    /// The policies are on their way into the kernel. `left` are there already: those of an earlier
+    /// run or configuration, which are ours.
+    Creating { left: BTreeSet<PolicyKey> },
+    /// They could not be created: why. Tried again at the time given. Nothing but `left` is ours.
+    Refused {
+        reason: String,
+        again: Timestamp,
+        left: BTreeSet<PolicyKey>,
+    },
     /// The policies are in the kernel.
     Present(Present),
 }
@@ -67,7 +74,7 @@ impl Gate {
                 at: Position::Open(epoch),
                 ..
             }) => Some(*epoch),
-            Self::Present(_) | Self::Down | Self::Creating | Self::Refused { .. } => None,
+            Self::Present(_) | Self::Down | Self::Creating { .. } | Self::Refused { .. } => None,
         }
     }
 
@@ -75,7 +82,7 @@ impl Gate {
     pub(crate) fn uses(&self, epoch: EpochNumber) -> bool {
         match self {
             Self::Present(present) => present.uses(epoch),
-            Self::Down | Self::Creating | Self::Refused { .. } => false,
+            Self::Down | Self::Creating { .. } | Self::Refused { .. } => false,
         }
     }
 

@@ -22,10 +22,11 @@ impl Tunnel {
     /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
     /// updated in place, so that nothing leaves in clear while we take over.
     pub(crate) fn start(&mut self, left: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
-        match self.gate {
-            Gate::Down | Gate::Refused { .. } => {}
-            Gate::Creating | Gate::Present(_) => return,
-        }
+        let left: BTreeSet<PolicyKey> = match &self.gate {
+            Gate::Down => left.clone(),
+            Gate::Refused { left: kept, .. } => left | kept,
+            Gate::Creating { .. } | Gate::Present(_) => return,
+        };
         self.announce(cx);
         let (update, create): (Vec<_>, Vec<_>) = self
             .policies
@@ -44,7 +45,16 @@ impl Tunnel {
             Owner::Tunnel(self.id, Awaited::Creation),
             XfrmOp::CreatePolicies(create),
         );
-        self.gate = Gate::Creating;
+        self.gate = Gate::Creating { left };
+    }
+
+    /// The policies that are in the kernel and ours, or on their way there.
+    pub(crate) fn own_policies(&self) -> BTreeSet<PolicyKey> {
+        match &self.gate {
+            Gate::Down => BTreeSet::new(),
+            Gate::Refused { left, .. } => left.clone(),
+            Gate::Creating { .. } | Gate::Present(_) => self.policies.keys().into_iter().collect(),
+        }
     }
 
     /// Writes policies anew that somebody else removed. The `out` policies hold meanwhile only if
@@ -106,7 +116,7 @@ impl Tunnel {
 
     pub(super) fn gate_timeout(&mut self, cx: &mut Context<'_>) {
         match &mut self.gate {
-            Gate::Down | Gate::Creating => {}
+            Gate::Down | Gate::Creating { .. } => {}
             Gate::Refused { again, .. } => {
                 if *again <= cx.now {
                     self.start(&BTreeSet::new(), cx);
@@ -161,9 +171,10 @@ impl Tunnel {
     }
 
     fn created(&mut self, error: Option<XfrmError>, cx: &mut Context<'_>) {
-        if !matches!(self.gate, Gate::Creating) {
+        let Gate::Creating { left } = &mut self.gate else {
             return;
-        }
+        };
+        let left = std::mem::take(left);
         let Some(error) = error else {
             self.gate = Gate::Present(Present::held(cx.now, cx.now + HOLD_REFRESH));
             self.event(cx, None, EventKind::Holding);
@@ -189,6 +200,7 @@ impl Tunnel {
         self.gate = Gate::Refused {
             reason,
             again: cx.now + HOLD_REFRESH,
+            left,
         };
     }
 

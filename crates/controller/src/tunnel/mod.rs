@@ -217,15 +217,22 @@ impl Tunnel {
             cx,
         );
         let was_down = self.gate.is_down();
+        let own = self.own_policies();
         self.wanted = false;
         self.effort = Effort::Rest;
         self.gate = Gate::Down;
-        cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::Removal),
-            XfrmOp::RemovePolicies(self.policies.keys()),
-        );
-        if let Some(command) = command {
-            self.wish(command, Wish::Removed, cx);
+        match command {
+            Some(command) if own.is_empty() => {
+                cx.out.push(Output::Answer(command, CommandOutcome::Done));
+            }
+            Some(command) => self.wish(command, Wish::Removed, cx),
+            None => {}
+        }
+        if !own.is_empty() {
+            cx.out.xfrm(
+                Owner::Tunnel(self.id, Awaited::Removal),
+                XfrmOp::RemovePolicies(own.into_iter().collect()),
+            );
         }
         self.remove_all_sas(cx);
         self.close_sessions(cx);
@@ -247,7 +254,8 @@ impl Tunnel {
         self.halt("the daemon stops", cx);
     }
 
-    /// Ends all negotiation and all SAs; the policies hold.
+    /// Ends all negotiation and all SAs; the policies hold, and the routes stay: without them the
+    /// host would send from another address, past the policies and in clear.
     fn halt(&mut self, why: &str, cx: &mut Context<'_>) {
         let outcome = CommandOutcome::Failed(format!("tunnel {}: {why}", self.config.name));
         self.answer_all(|_| true, &outcome, cx);
@@ -257,19 +265,22 @@ impl Tunnel {
         self.settle(cx);
         self.remove_all_sas(cx);
         self.close_sessions(cx);
-        self.clear_routes(cx);
     }
 
-    /// Its configuration changed or vanished. The policies stay, holding, if a changed one takes over
-    /// (`stay`). Returns whether they are in the kernel, or on their way there.
-    pub(crate) fn leave(&mut self, stay: bool, cx: &mut Context<'_>) -> bool {
-        let present = matches!(self.gate, Gate::Creating | Gate::Present(_));
-        if !stay {
-            self.down(None, cx);
-            return false;
-        }
-        self.halt("its configuration changed", cx);
-        present
+    /// Its configuration changed or vanished. Its policies stay, holding, and its routes stay, for
+    /// whoever takes them over: both are returned.
+    pub(crate) fn leave(
+        &mut self,
+        why: &str,
+        cx: &mut Context<'_>,
+    ) -> (BTreeSet<PolicyKey>, BTreeSet<RouteSpec>) {
+        self.halt(why, cx);
+        (self.own_policies(), std::mem::take(&mut self.routes))
+    }
+
+    /// Routes of its former configuration, which stay until it is known which it needs.
+    pub(crate) fn inherit_routes(&mut self, routes: BTreeSet<RouteSpec>) {
+        self.routes.extend(routes);
     }
 
     /// Whether it has no policies in the kernel.
@@ -308,7 +319,7 @@ impl Tunnel {
 
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
         let mut due = match &self.gate {
-            Gate::Down | Gate::Creating => None,
+            Gate::Down | Gate::Creating { .. } => None,
             Gate::Refused { again, .. } => Some(*again),
             Gate::Present(present) => Some(present.again),
         };
@@ -445,12 +456,6 @@ impl Tunnel {
             cx.out.push(Output::AddRoute(*route));
         }
         self.routes = wanted;
-    }
-
-    fn clear_routes(&mut self, cx: &mut Context<'_>) {
-        for route in std::mem::take(&mut self.routes) {
-            cx.out.push(Output::RemoveRoute(route));
-        }
     }
 
     fn wanted_routes(&self, host: &Host) -> BTreeSet<RouteSpec> {

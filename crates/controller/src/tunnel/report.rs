@@ -13,7 +13,7 @@ impl Tunnel {
     pub(crate) fn status(&self, ike: &Endpoint, now: Timestamp) -> TunnelStatus {
         let open = self.gate.open_epoch();
         let gate = match &self.gate {
-            Gate::Down | Gate::Creating | Gate::Refused { .. } => GateStatus::Down,
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => GateStatus::Down,
             Gate::Present(present) => match present.at {
                 Position::Held => GateStatus::Held,
                 Position::Open(_) => GateStatus::Open,
@@ -21,7 +21,7 @@ impl Tunnel {
         };
         let held_since = match &self.gate {
             Gate::Present(present) => present.held_since,
-            Gate::Down | Gate::Creating | Gate::Refused { .. } => None,
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => None,
         };
         let open_epoch = open.and_then(|open| self.epoch(open));
         let refused = open_epoch.map(|epoch| {
@@ -72,7 +72,7 @@ impl Tunnel {
     pub(super) fn why_held(&self) -> String {
         match &self.gate {
             Gate::Down => return format!("down: run `epochgate up {}`", self.config.name),
-            Gate::Creating => return "the policies are on their way into the kernel".into(),
+            Gate::Creating { .. } => return "the policies are on their way into the kernel".into(),
             Gate::Refused { reason, .. } => return reason.clone(),
             Gate::Present(_) => {}
         }

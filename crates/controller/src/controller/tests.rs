@@ -1,0 +1,247 @@
+//! Whose policies are whose, when tunnels come and go: the controller on an SPD that somebody else
+//! uses too.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Controller;
+use crate::Timestamp;
+use crate::config::{
+    Config, End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
+    PolicyTemplate, Role, Start, TunnelConfig, TunnelName,
+};
+use crate::crypto::{Cipher, Group, Prf};
+use crate::event::EventKind;
+use crate::io::{
+    Command, CommandId, CommandOutcome, Input, Output, PolicyKey, XfrmError, XfrmOp, XfrmReply,
+};
+use crate::ring_provider::Ring;
+
+/// The SPD, and what the controller did to it.
+#[derive(Default)]
+struct Spd {
+    ours: BTreeSet<PolicyKey>,
+    foreign: BTreeSet<PolicyKey>,
+    removed: Vec<PolicyKey>,
+}
+
+impl Spd {
+    fn perform(&mut self, op: XfrmOp) -> Result<XfrmReply, XfrmError> {
+        match op {
+            XfrmOp::ReadOurs => {
+                return Ok(XfrmReply::Ours {
+                    policies: self.ours.iter().copied().collect(),
+                    sas: Vec::new(),
+                });
+            }
+            XfrmOp::CreatePolicies(specs) => {
+                let mut keys = specs.iter().map(|spec| spec.key);
+                if keys.any(|key| self.foreign.contains(&key) || self.ours.contains(&key)) {
+                    return Err(XfrmError::Exists("File exists".into()));
+                }
+                self.ours.extend(specs.iter().map(|spec| spec.key));
+            }
+            XfrmOp::UpdatePolicies(specs) => {
+                for spec in specs {
+                    assert!(self.ours.contains(&spec.key), "not ours: {:?}", spec.key);
+                }
+            }
+            XfrmOp::RemovePolicies(keys) => {
+                for key in keys {
+                    assert!(self.ours.remove(&key), "not ours: {key:?}");
+                    self.removed.push(key);
+                }
+            }
+            XfrmOp::AddSa(_)
+            | XfrmOp::RemoveSa(_)
+            | XfrmOp::ReadPackets(_)
+            | XfrmOp::ReportFirst { .. } => {}
+        }
+        Ok(XfrmReply::Done)
+    }
+}
+
+/// A controller with its kernel.
+struct World {
+    controller: Controller,
+    spd: Spd,
+    now: Timestamp,
+    answers: Vec<CommandOutcome>,
+    events: Vec<EventKind>,
+}
+
+impl World {
+    fn new(spd: Spd) -> Self {
+        Self {
+            controller: Controller::new(Arc::new(Ring::new())),
+            spd,
+            now: Timestamp::ZERO,
+            answers: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            self.controller.handle(input, self.now);
+            loop {
+                match self.controller.poll_output() {
+                    Output::Xfrm(op, what) => {
+                        let result = self.spd.perform(what);
+                        inputs.insert(0, Input::XfrmDone { op, result });
+                    }
+                    Output::Answer(_, outcome) => self.answers.push(outcome),
+                    Output::Event(event) => self.events.push(event.kind),
+                    Output::Wait(..) => break,
+                    Output::Datagram(_)
+                    | Output::Ping(_)
+                    | Output::FindSource(_)
+                    | Output::AddRoute(_)
+                    | Output::RemoveRoute(_) => {}
+                }
+            }
+        }
+    }
+
+    fn configure(&mut self, tunnels: Vec<TunnelConfig>) {
+        let tunnels = tunnels.into_iter().map(Arc::new).collect();
+        self.hear(Input::Configure(Config { tunnels }));
+    }
+
+    fn command(&mut self, command: Command) -> Option<CommandOutcome> {
+        self.answers.clear();
+        self.hear(Input::Command(CommandId(1), command));
+        self.answers.pop()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.hear(Input::Timeout);
+    }
+}
+
+fn tunnel(name: &str, remote: &[&str]) -> TunnelConfig {
+    let network = |text: &str| text.parse().expect("a network");
+    let end = |address: &str| End {
+        address: Some(address.parse().expect("an address")),
+        id: Identity::Fqdn(format!("{address}.example")),
+    };
+    TunnelConfig {
+        name: name_of(name),
+        role: Role::Client,
+        local: end("192.0.2.2"),
+        remote: end("203.0.113.1"),
+        psk: b"a key that only tests use".to_vec().into(),
+        local_traffic: vec![network("10.1.0.0/16")],
+        remote_traffic: remote.iter().map(|text| network(text)).collect(),
+        template: PolicyTemplate {
+            name: "site-to-site".into(),
+            forward: true,
+            exempt_neighbour_discovery: true,
+            routes: true,
+            priority: 254_700,
+        },
+        start: Start::OnDemand,
+        nat_traversal: NatTraversal::Auto,
+        on_stop: OnStop::Remove,
+        ping: PingConfig {
+            source: None,
+            target: None,
+            interval: Duration::from_millis(250),
+            attempts: 4,
+            idle: Duration::from_secs(10),
+        },
+        epoch: EpochConfig {
+            lifetime: Duration::from_secs(3600),
+            wait: true,
+            drain: Duration::from_secs(2),
+        },
+        ike: IkeSuite {
+            ciphers: vec![Cipher::AesGcm256],
+            prfs: vec![Prf::HmacSha256],
+            groups: vec![Group::X25519],
+        },
+        esp: EspSuite {
+            ciphers: vec![Cipher::AesGcm256],
+            groups: vec![Group::X25519],
+        },
+    }
+}
+
+fn name_of(name: &str) -> TunnelName {
+    TunnelName(name.into())
+}
+
+/// What a tunnel to `remote` has in the SPD, by trying.
+fn policies_to(remote: &str) -> BTreeSet<PolicyKey> {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![tunnel("any", &[remote])]);
+    world.spd.ours
+}
+
+#[test]
+fn a_policy_of_somebody_else_survives_whatever_becomes_of_the_tunnel() {
+    let foreign = policies_to("10.2.0.0/16");
+    assert_eq!(foreign.len(), 3);
+    let mut world = World::new(Spd {
+        foreign: foreign.clone(),
+        ..Spd::default()
+    });
+    world.configure(vec![tunnel("a", &["10.2.0.0/16"])]);
+    let up = world.command(Command::Up(name_of("a")));
+    assert!(
+        matches!(&up, Some(CommandOutcome::Failed(text)) if text.contains("not ours")),
+        "{up:?}"
+    );
+    let down = world.command(Command::Down(name_of("a")));
+    assert_eq!(down, Some(CommandOutcome::Done));
+    world.command(Command::Up(name_of("a")));
+    world.configure(vec![tunnel("a", &["10.2.0.0/16", "10.3.0.0/16"])]);
+    world.configure(Vec::new());
+    world.configure(vec![tunnel("a", &["10.2.0.0/16"])]);
+    world.command(Command::Shutdown);
+    assert_eq!(world.spd.removed, []);
+    assert_eq!(world.spd.foreign, foreign);
+}
+
+#[test]
+fn what_an_earlier_run_left_stays_ours_while_the_rest_is_refused() {
+    let mut world = World::new(Spd {
+        ours: policies_to("10.2.0.0/16"),
+        foreign: policies_to("10.3.0.0/16"),
+        ..Spd::default()
+    });
+    world.configure(vec![tunnel("a", &["10.2.0.0/16", "10.3.0.0/16"])]);
+    assert_eq!(world.spd.ours, policies_to("10.2.0.0/16"));
+
+    world.spd.foreign.clear();
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.spd.ours.len(), 6);
+    assert!(world.events.contains(&EventKind::Holding));
+    world.command(Command::Down(name_of("a")));
+    assert!(world.spd.ours.is_empty());
+}
+
+#[test]
+fn a_renamed_tunnels_traffic_has_a_policy_throughout() {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![tunnel("old", &["10.2.0.0/16"])]);
+    world.configure(vec![tunnel("new", &["10.2.0.0/16", "10.3.0.0/16"])]);
+    assert_eq!(world.spd.removed, []);
+    assert_eq!(world.spd.ours.len(), 6);
+}
+
+#[test]
+fn a_tunnel_that_is_named_no_more_goes_down() {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![
+        tunnel("a", &["10.2.0.0/16"]),
+        tunnel("b", &["10.3.0.0/16"]),
+    ]);
+    world.events.clear();
+    world.configure(vec![tunnel("b", &["10.3.0.0/16"])]);
+    assert_eq!(world.spd.ours, policies_to("10.3.0.0/16"));
+    assert_eq!(world.events, [EventKind::Down]);
+}
