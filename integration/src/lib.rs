@@ -25,6 +25,7 @@
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
+//! | [`tables`] | what is in the SAD and SPD; a tunnel made with `ip xfrm` |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
 //! | [`watch`] | captures and keys of both ends at once, judged by all invariants |
 //!
@@ -40,6 +41,7 @@ pub mod fault;
 pub mod net;
 pub mod peer;
 mod sys;
+pub mod tables;
 pub mod topology;
 pub mod traffic;
 pub mod watch;
@@ -50,6 +52,7 @@ pub use esp::{InnerPacket, KeyLog, Trace};
 pub use fault::Packets;
 pub use net::{Host, Iface, World};
 pub use peer::{Epochgate, StrongSwan};
+pub use tables::ManualTunnel;
 pub use topology::Topology;
 pub use traffic::{Account, TcpFlow, UdpFlow};
 pub use watch::{Judged, Watch};

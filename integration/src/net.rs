@@ -68,7 +68,10 @@ impl Evidence {
     }
 
     pub(crate) fn add_log(&self, path: PathBuf) {
-        locked(&self.logs).push(path);
+        let mut logs = locked(&self.logs);
+        if !logs.contains(&path) {
+            logs.push(path);
+        }
     }
 
     fn save(&self, folder: &Path) -> std::io::Result<()> {

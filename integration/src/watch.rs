@@ -3,7 +3,7 @@
 
 use crate::audit::{self, Selectors};
 use crate::capture::{Capture, Packet, Timestamp};
-use crate::esp::{KeyLog, Trace};
+use crate::esp::{Entry, KeyLog, Trace};
 use crate::topology::{CLIENT_NET, CLIENT_NET_V6, SERVER, SERVER_NET, SERVER_NET_V6, Topology};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,11 +65,23 @@ impl Watch {
     /// arrived (I3).
     #[track_caller]
     pub fn judge(self) -> Judged {
+        self.judge_beside(&[])
+    }
+
+    /// As [`judge`](Self::judge), with SPIs that are not epochgate's left out.
+    #[track_caller]
+    pub fn judge_beside(self, foreign: &[u32]) -> Judged {
+        let ours = |entry: &Entry| match entry.packet {
+            Packet::Esp { spi, .. } => !foreign.contains(&spi),
+            Packet::Ike { .. } | Packet::Clear { .. } | Packet::Other => true,
+        };
         let pairs = self
             .server_keys
             .pairs(SERVER.parse().expect("an IP address"));
-        let client = Trace::of(self.client.stop(), &self.client_keys);
-        let server = Trace::of(self.server.stop(), &self.server_keys);
+        let mut client = Trace::of(self.client.stop(), &self.client_keys);
+        let mut server = Trace::of(self.server.stop(), &self.server_keys);
+        client.entries.retain(ours);
+        server.entries.retain(ours);
         for protected in [
             Selectors::new(CLIENT_NET, SERVER_NET),
             Selectors::new(CLIENT_NET_V6, SERVER_NET_V6),
@@ -145,7 +157,7 @@ enum Key {
 }
 
 /// What exchange a packet belongs to, and whether it is the answer.
-fn exchange_of(entry: &crate::esp::Entry) -> Option<(Key, &'static str, bool)> {
+fn exchange_of(entry: &Entry) -> Option<(Key, &'static str, bool)> {
     match &entry.packet {
         Packet::Ike {
             initiator_spi,
