@@ -161,10 +161,11 @@ pub enum XfrmOp {
     AddSa(SaSpec),
     /// XFRM_MSG_DELSA; an SA that is gone already counts as removed.
     RemoveSa(SaId),
-    /// XFRM_MSG_NEWPOLICY for each, exclusive: a policy that exists with such a selector is
-    /// somebody else's and fails the operation with [`XfrmError::Exists`].
+    /// XFRM_MSG_NEWPOLICY for each, exclusive, all or none: a policy that exists with such a
+    /// selector is somebody else's and fails the operation with [`XfrmError::Exists`].
     CreatePolicies(Vec<PolicySpec>),
-    /// XFRM_MSG_UPDPOLICY for each, in one batch.
+    /// XFRM_MSG_UPDPOLICY for each, in one batch. A hold that is written makes the next packet that
+    /// meets it raise an ACQUIRE, and those that wait already, however fresh the last one is.
     UpdatePolicies(Vec<PolicySpec>),
     /// XFRM_MSG_DELPOLICY for each; one that is gone already counts as removed.
     RemovePolicies(Vec<PolicyKey>),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::epoch::{Epoch, Stage};
 use super::gate::{Gate, Position, Present};
-use super::ladder::ACQUIRE_SILENCE;
 use super::{Awaited, Context, Tunnel, Wish};
 use crate::event::{EpochNumber, EventKind};
 use crate::io::{CommandOutcome, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply};
@@ -34,8 +33,6 @@ impl Tunnel {
             .into_iter()
             .partition(|policy| left.contains(&policy.key));
         if !update.is_empty() {
-            // Packets may wait there, and their ACQUIRE went to an earlier run.
-            self.deaf_until = cx.now + ACQUIRE_SILENCE;
             cx.out.xfrm(
                 Owner::Tunnel(self.id, Awaited::Tidying),
                 XfrmOp::UpdatePolicies(update),

@@ -33,9 +33,6 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait between attempts, before jitter.
 const BACK_OFF_MAX: Duration = Duration::from_secs(8);
 
-/// How long the larval SA of an ACQUIRE keeps the next one away (`net.core.xfrm_acq_expires`).
-pub(super) const ACQUIRE_SILENCE: Duration = Duration::from_secs(30);
-
 /// What is under way to get a new epoch.
 #[derive(Debug)]
 pub(super) enum Effort {
@@ -69,25 +66,14 @@ impl Effort {
 impl Tunnel {
     /// The policies are in the kernel: start if this end starts by itself.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
-        self.wanted |= self.starts_by_itself(cx);
+        self.wanted |= matches!(self.config.start, Start::Always);
         if self.wanted {
             self.pursue("the tunnel starts", cx);
         }
     }
 
-    /// Whether a tunnel that holds is to be opened without a sign from outside: always, or because
-    /// the kernel would give none although packets wait.
-    pub(super) fn starts_by_itself(&self, cx: &Context<'_>) -> bool {
-        match self.config.start {
-            Start::Always => true,
-            Start::OnDemand => cx.now < self.deaf_until,
-            Start::Listen => false,
-        }
-    }
-
     /// A packet met the hold.
     pub(super) fn acquired(&mut self, cx: &mut Context<'_>) {
-        self.deaf_until = cx.now + ACQUIRE_SILENCE;
         match self.config.start {
             Start::Listen => return,
             Start::OnDemand | Start::Always => {}

@@ -123,8 +123,6 @@ pub(crate) struct Tunnel {
     contacted: bool,
     /// Time from us to the peer and back, as the latest IKE SA's exchanges took it.
     ike_round_trip: Option<Duration>,
-    /// Until when the kernel may raise no ACQUIRE although packets wait.
-    deaf_until: Timestamp,
     /// The daemon stops: nothing is started or accepted any more.
     stopping: bool,
     routes: BTreeSet<RouteSpec>,
@@ -152,7 +150,6 @@ impl Tunnel {
             wanted: false,
             contacted: false,
             ike_round_trip: None,
-            deaf_until: Timestamp::ZERO,
             stopping: false,
             routes: BTreeSet::new(),
             wishes: Vec::new(),

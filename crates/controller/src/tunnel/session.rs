@@ -5,6 +5,7 @@ use super::gate::{Gate, Position};
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel};
 use crate::Timestamp;
+use crate::config::Start;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Side};
 use crate::io::{SaId, XfrmOp};
@@ -301,7 +302,7 @@ impl Tunnel {
         for number in numbers {
             self.epoch_timeout(number, cx);
         }
-        if self.starts_by_itself(cx) {
+        if self.config.start == Start::Always {
             self.replace_lost("the peer deleted the Child SA", cx);
         }
     }
@@ -354,7 +355,7 @@ impl Tunnel {
         if connecting || rekeying {
             self.effort_failed(text, cx);
         } else if known && *reason != CloseReason::Asked {
-            if keep_epochs || self.starts_by_itself(cx) {
+            if keep_epochs || self.config.start == Start::Always {
                 self.pursue("the IKE SA ended", cx);
             } else {
                 self.last_error = Some(text);

@@ -106,6 +106,7 @@ impl Kernel {
             return Err(XfrmError::Exists("File exists".into()));
         }
         for spec in specs {
+            self.let_hold_call(spec);
             let policy = Policy {
                 spec: *spec,
                 held: VecDeque::new(),
@@ -116,8 +117,16 @@ impl Kernel {
         Ok(XfrmReply::Done)
     }
 
+    /// The shell removes the larval SA of a hold's last ACQUIRE when it writes the hold.
+    fn let_hold_call(&mut self, spec: &PolicySpec) {
+        if let PolicyAction::Hold { reqid } = spec.action {
+            self.acquiring.remove(&reqid);
+        }
+    }
+
     /// Puts a policy in another's place: what that one held is tried at once, by a timer.
     fn update(&mut self, spec: PolicySpec, now: Timestamp) {
+        self.let_hold_call(&spec);
         let release = self.random.between(RELEASE.start, RELEASE.end);
         let policy = self.policies.entry(spec.key).or_insert_with(|| Policy {
             spec,

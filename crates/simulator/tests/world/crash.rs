@@ -53,6 +53,7 @@ fn a_client_that_starts_anew_makes_the_server_forget_and_hold() -> Outcome {
     let down = pair.downward(10 * MILLISECOND);
     pair.world.crash(pair.client);
     pair.start_client();
+    pair.upward(10 * MILLISECOND);
     pair.world.run_for(60 * MILLISECOND)?;
     pair.await_that("the server holds", SECOND, |pair| {
         pair.gate(pair.server) == Some(GateStatus::Held)
