@@ -17,6 +17,9 @@ const HOLD_REFRESH: Duration = Duration::from_secs(60);
 /// Time until an update of policies that the kernel refused is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
+/// How often the kernel is asked to remove an SA.
+const REMOVALS_MAX: u8 = 5;
+
 impl Tunnel {
     /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
     /// updated in place, so that nothing leaves in clear while we take over.
@@ -156,6 +159,11 @@ impl Tunnel {
                     }
                 };
                 self.answer_all(|wish| matches!(wish, Wish::Removed), &outcome, cx);
+            }
+            Awaited::SaRemoval { sa, attempt } => {
+                if let Err(error) = result {
+                    self.sa_not_removed(sa, attempt, &error, cx);
+                }
             }
             Awaited::Tidying => {
                 if let Err(error) = result {
@@ -381,9 +389,26 @@ impl Tunnel {
 
     pub(super) fn remove_sa(&self, sa: SaId, cx: &mut Context<'_>) {
         cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::Tidying),
+            Owner::Tunnel(self.id, Awaited::SaRemoval { sa, attempt: 1 }),
             XfrmOp::RemoveSa(sa),
         );
+    }
+
+    /// An SA could not be removed: left alone it would stay for its hard lifetime.
+    fn sa_not_removed(&mut self, sa: SaId, attempt: u8, error: &XfrmError, cx: &mut Context<'_>) {
+        match error {
+            XfrmError::Missing(_) => {}
+            XfrmError::Exists(_) | XfrmError::Other(_) if attempt < REMOVALS_MAX => {
+                let attempt = attempt + 1;
+                cx.out.xfrm(
+                    Owner::Tunnel(self.id, Awaited::SaRemoval { sa, attempt }),
+                    XfrmOp::RemoveSa(sa),
+                );
+            }
+            XfrmError::Exists(_) | XfrmError::Other(_) => {
+                self.attention(format!("an SA could not be removed: {error}"), cx);
+            }
+        }
     }
 
     /// Removes every SA now; the policies hold or are gone.

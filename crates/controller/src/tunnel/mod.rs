@@ -62,7 +62,9 @@ pub(crate) enum Awaited {
     Arrival(EpochNumber),
     /// The policies out of the kernel.
     Removal,
-    /// Something whose failure changes nothing: removed SAs, thresholds.
+    /// An SA out of the kernel.
+    SaRemoval { sa: SaId, attempt: u8 },
+    /// Something whose failure changes nothing: thresholds, policies written anew.
     Tidying,
 }
 
