@@ -375,15 +375,16 @@ impl Tunnel {
                 if std::mem::take(&mut epoch.in_kernel.inbound) {
                     removed.push(epoch.inbound);
                 }
-                gone.push(epoch.number);
+                gone.push((epoch.number, epoch.session));
             }
         }
         for sa in removed {
             self.remove_sa(sa, cx);
         }
-        for number in gone {
+        for (number, session) in gone {
             self.epochs.retain(|epoch| epoch.number != number);
             self.event(cx, Some(number), EventKind::EpochRemoved);
+            self.close_if_spare(session, cx);
         }
     }
 

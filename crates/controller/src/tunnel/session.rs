@@ -420,6 +420,22 @@ impl Tunnel {
         }
     }
 
+    /// An IKE SA that lost its last epoch is of no use beside one that has some.
+    pub(super) fn close_if_spare(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
+        let busy = match self.effort {
+            Effort::Connecting { session: of, .. } | Effort::Rekeying { session: of, .. } => {
+                of == session
+            }
+            Effort::Rest | Effort::FindingSource { .. } | Effort::BackingOff { .. } => false,
+        };
+        let mut others = self.epochs.iter().filter(|epoch| !epoch.is_draining());
+        let used = self.epochs.iter().any(|epoch| epoch.session == session);
+        let known = self.sessions.iter().any(|known| known.id == session);
+        if known && !busy && !used && others.next().is_some() {
+            cx.ike.close(session, cx.now);
+        }
+    }
+
     pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
         for session in &self.sessions {
             cx.ike.close(session.id, cx.now);
