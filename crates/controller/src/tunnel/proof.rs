@@ -82,8 +82,12 @@ impl Tunnel {
             self.epoch_timeout(number, cx);
             return;
         }
-        if first_arrived || !self.config.epoch.wait {
-            self.make_usable(number, first_arrived, cx);
+        if first_arrived {
+            self.first_arrived(number, cx);
+            return;
+        }
+        if !self.config.epoch.wait {
+            self.make_usable(number, false, cx);
             return;
         }
         let foreign = !self.peer_is_epochgate(number);
@@ -442,22 +446,31 @@ impl Tunnel {
             return;
         };
         let number = epoch.number;
-        match &mut epoch.stage {
-            Stage::Installing(installing) => installing.first_arrived = true,
-            Stage::Awaiting { .. } => {
-                self.event(cx, Some(number), EventKind::FirstPacketArrived);
-                self.counters.last_proof = Some(cx.now);
-                cx.out.xfrm(
-                    Owner::Tunnel(self.id, Awaited::Tidying),
-                    XfrmOp::ReportFirst {
-                        sa: inbound,
-                        on: false,
-                    },
-                );
-                self.make_usable(number, true, cx);
+        let awaiting = match &mut epoch.stage {
+            Stage::Installing(installing) if installing.first_arrived => return,
+            Stage::Installing(installing) => {
+                installing.first_arrived = true;
+                false
             }
-            Stage::Proving(_) | Stage::Usable(_) | Stage::Draining { .. } => {}
+            Stage::Awaiting { .. } => true,
+            Stage::Proving(_) | Stage::Usable(_) | Stage::Draining { .. } => return,
+        };
+        cx.out.xfrm(
+            Owner::Tunnel(self.id, Awaited::Tidying),
+            XfrmOp::ReportFirst {
+                sa: inbound,
+                on: false,
+            },
+        );
+        if awaiting {
+            self.first_arrived(number, cx);
         }
+    }
+
+    fn first_arrived(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        self.event(cx, Some(number), EventKind::FirstPacketArrived);
+        self.counters.last_proof = Some(cx.now);
+        self.make_usable(number, true, cx);
     }
 
     fn make_usable(&mut self, number: EpochNumber, proven: bool, cx: &mut Context<'_>) {

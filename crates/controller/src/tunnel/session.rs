@@ -154,7 +154,7 @@ impl Tunnel {
         self.last_number = EpochNumber(self.last_number.0 + 1);
         let epoch = Epoch::new(self.last_number, session, child, cx.now);
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
-        let report_first = !self.is_client();
+        let report_first = !self.is_client() && self.config.epoch.wait;
         for spec in epoch.sa_specs(child, self.reqids.child, report_first, hard_lifetime) {
             let awaited = Awaited::Addition {
                 epoch: epoch.number,
