@@ -62,6 +62,7 @@ pub struct Node {
     pub(crate) epochs: BTreeMap<SaId, KnownEpoch>,
     /// Data packets that left, by outbound SA.
     pub(crate) data_sent: BTreeMap<SaId, u64>,
+    pub(crate) kernel_events: u64,
     pub(crate) foreign: (PolicySpec, SaSpec),
 }
 
@@ -102,6 +103,12 @@ impl Node {
     #[must_use]
     pub fn data_sent_on(&self, outbound: SaId) -> u64 {
         self.data_sent.get(&outbound).copied().unwrap_or(0)
+    }
+
+    /// How often the kernel told the daemon something by itself.
+    #[must_use]
+    pub fn kernel_events(&self) -> u64 {
+        self.kernel_events
     }
 
     /// The routes that the controller asked for.

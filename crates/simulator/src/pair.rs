@@ -290,17 +290,35 @@ impl Pair {
         let pause = (limit / 1000).max(Duration::from_millis(1));
         while !reached(self) {
             if self.world.now() >= end {
-                let reason = |node| self.status(node).map(|status| (status.gate, status.reason));
                 let what = format!(
-                    "not within {limit:?}: {what}; client {:?}, server {:?}",
-                    reason(self.client),
-                    reason(self.server)
+                    "not within {limit:?}: {what}; client: {}; server: {}",
+                    self.summary(self.client),
+                    self.summary(self.server)
                 );
                 return Err(self.world.violation("I5", what));
             }
             self.world.run_for(pause)?;
         }
         Ok(())
+    }
+
+    /// One end's state in a line.
+    #[must_use]
+    pub fn summary(&self, node: NodeId) -> String {
+        let Some(status) = self.status(node) else {
+            return "not running".into();
+        };
+        let epochs = status.epochs.iter();
+        let epochs: Vec<String> = epochs
+            .map(|epoch| format!("{} {}", epoch.number, epoch.state))
+            .collect();
+        let ike: Vec<&str> = status.ike.iter().map(|ike| ike.state.as_str()).collect();
+        format!(
+            "{:?} {} SAs, epochs {epochs:?}, IKE SAs {ike:?} {}",
+            status.gate,
+            self.sas(node),
+            status.reason
+        )
     }
 
     /// Lets the old epochs drain.

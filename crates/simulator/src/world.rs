@@ -14,7 +14,7 @@ use epochgate_controller::crypto::{Cipher, Crypto};
 use epochgate_controller::event::EventKind;
 use epochgate_controller::io::{
     Command, CommandId, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection,
-    SaId, SaSpec, Spi, XfrmEvent, XfrmOp,
+    SaId, SaSpec, Spi, XfrmError, XfrmEvent, XfrmOp,
 };
 use epochgate_controller::status::TunnelStatus;
 use epochgate_controller::{Controller, Input, Output, Secret, Timestamp};
@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use crate::crypto::Seeded;
 use crate::invariants::{Observed, Violation, check_all};
-use crate::kernel::{Drop, Effect, Kernel};
+use crate::kernel::{Drop, Effect, Kernel, OpKind};
 use crate::network::{Network, Rule};
 use crate::node::Node;
 use crate::packet::{Body, FlowId, Frame, Packet};
@@ -127,6 +127,7 @@ impl World {
             arrived: Default::default(),
             epochs: BTreeMap::new(),
             data_sent: BTreeMap::new(),
+            kernel_events: 0,
             foreign,
         });
         NodeId(self.nodes.len() - 1)
@@ -144,10 +145,12 @@ impl World {
         &self.nodes[id.0]
     }
 
-    /// A node's kernel, to make it fail.
-    pub fn kernel_mut(&mut self, id: NodeId) -> &mut Kernel {
+    /// The next operation of this kind fails in a node's kernel.
+    pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
         self.whole = false;
-        &mut self.nodes[id.0].kernel
+        let now = self.now;
+        self.remember(|| format!("{} {id:?} next {kind:?} fails: {error:?}", seconds(now)));
+        self.nodes[id.0].kernel.fail_next(kind, error);
     }
 
     /// All nodes.
@@ -267,8 +270,11 @@ impl World {
         self.remember(|| format!("{} network: a rule ends", seconds(now)));
     }
 
-    /// Ends all disturbances.
+    /// Ends all disturbances, those of the kernels too.
     pub fn heal(&mut self) {
+        for node in &mut self.nodes {
+            node.kernel.fail_no_more();
+        }
         self.network.rules.clear();
         self.network.jitter = Duration::ZERO;
         let now = self.now;
@@ -543,6 +549,7 @@ impl World {
             Effect::Event(event) => {
                 let now = self.now;
                 self.remember(|| format!("{} {id:?} kernel: {event:?}", seconds(now)));
+                self.nodes[id.0].kernel_events += 1;
                 self.notice(id, Input::Xfrm(event));
             }
         }

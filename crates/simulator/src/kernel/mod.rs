@@ -161,8 +161,13 @@ impl Kernel {
     }
 
     /// The next operation of this kind fails.
-    pub fn fail_next(&mut self, kind: OpKind, error: XfrmError) {
+    pub(crate) fn fail_next(&mut self, kind: OpKind, error: XfrmError) {
         self.failing.push((kind, error));
+    }
+
+    /// No operation fails any more.
+    pub(crate) fn fail_no_more(&mut self) {
+        self.failing.clear();
     }
 
     /// The SAs that have keys, whoever owns them.

@@ -2,8 +2,9 @@
 
 use epochgate_controller::io::Command;
 use epochgate_simulator::network::{Matching, Rule};
+use epochgate_simulator::pair::Plan;
 
-use crate::{MILLISECOND, Outcome, SECOND, established};
+use crate::{MILLISECOND, Outcome, SECOND, crypto, established};
 
 #[test]
 fn two_hundred_rekeys_leave_one_epoch() -> Outcome {
@@ -45,6 +46,24 @@ fn two_hundred_rekeys_in_a_hurry_stay_bounded() -> Outcome {
     pair.drain()?;
     assert!(pair.is_open());
     assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn the_kernel_does_not_report_every_packet() -> Outcome {
+    for wait in [true, false] {
+        let mut plan = Plan::default();
+        plan.server.epoch.wait = wait;
+        let mut pair = plan.established(125, crypto())?;
+        pair.upward(10 * MILLISECOND);
+        pair.world.run_for(SECOND)?;
+        let open = pair.open_epoch(pair.client).unwrap();
+        pair.rekey(pair.client);
+        pair.await_newer(open, SECOND)?;
+        let before = pair.world.node(pair.server).kernel_events();
+        pair.world.run_for(5 * SECOND)?;
+        assert_eq!(pair.world.node(pair.server).kernel_events(), before);
+    }
     Ok(())
 }
 

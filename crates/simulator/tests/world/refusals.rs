@@ -27,10 +27,10 @@ fn recovers(mut pair: Pair) -> Outcome {
 fn a_refused_sa_at_the_start_is_negotiated_again() -> Outcome {
     for (seed, kind) in (61..).zip([OpKind::AddInbound, OpKind::AddOutbound]) {
         let mut pair = started(seed)?;
-        pair.world.kernel_mut(pair.client).fail_next(kind, exists());
+        pair.world.fail_next(pair.client, kind, exists());
         recovers(pair)?;
         let mut pair = started(seed)?;
-        pair.world.kernel_mut(pair.server).fail_next(kind, exists());
+        pair.world.fail_next(pair.server, kind, exists());
         recovers(pair)?;
     }
     Ok(())
@@ -48,7 +48,7 @@ fn a_refused_sa_of_a_rekey_leaves_traffic_on_the_old_epoch_until_the_next_attemp
                 let ends = [pair.server, pair.client];
                 let refusing = ends[usize::from(at_client)];
                 let starter = ends[usize::from(by_client)];
-                pair.world.kernel_mut(refusing).fail_next(kind, exists());
+                pair.world.fail_next(refusing, kind, exists());
                 pair.rekey(starter);
                 pair.world.run_for(5 * SECOND)?;
                 pair.rekey(starter);
@@ -77,9 +77,11 @@ fn a_refused_move_of_the_gate_is_tried_again() -> Outcome {
         let open = pair.open_epoch(pair.client).unwrap();
         let ends = [pair.server, pair.client];
         let refusing = ends[usize::from(at_client)];
-        pair.world
-            .kernel_mut(refusing)
-            .fail_next(OpKind::UpdatePolicies, XfrmError::Other("ENOMEM".into()));
+        pair.world.fail_next(
+            refusing,
+            OpKind::UpdatePolicies,
+            XfrmError::Other("ENOMEM".into()),
+        );
         pair.rekey(pair.client);
         pair.await_newer(open, 10 * SECOND)?;
         pair.world.stop_flow(up);
@@ -97,9 +99,11 @@ fn a_refused_move_of_the_gate_is_tried_again() -> Outcome {
 fn a_gate_that_cannot_leave_a_deleted_epoch_waits_for_the_next_attempt() -> Outcome {
     let mut pair = established(74)?;
     for _ in 0..8 {
-        pair.world
-            .kernel_mut(pair.client)
-            .fail_next(OpKind::UpdatePolicies, XfrmError::Other("ENOMEM".into()));
+        pair.world.fail_next(
+            pair.client,
+            OpKind::UpdatePolicies,
+            XfrmError::Other("ENOMEM".into()),
+        );
     }
     let down = Command::Down(pair.name.clone());
     pair.world.command(pair.server, down);
@@ -110,13 +114,30 @@ fn a_gate_that_cannot_leave_a_deleted_epoch_waits_for_the_next_attempt() -> Outc
 }
 
 #[test]
+fn an_sa_whose_removal_the_kernel_refuses_is_removed_in_the_end() -> Outcome {
+    let mut pair = established(75)?;
+    for _ in 0..3 {
+        pair.world.fail_next(
+            pair.client,
+            OpKind::RemoveSa,
+            XfrmError::Other("ENOBUFS".into()),
+        );
+    }
+    let open = pair.open_epoch(pair.client).unwrap();
+    pair.rekey(pair.client);
+    pair.await_newer(open, SECOND)?;
+    pair.drain()?;
+    assert_eq!(pair.sas(pair.client), 2);
+    Ok(())
+}
+
+#[test]
 fn an_unreadable_counter_proves_nothing_and_the_next_ping_does() -> Outcome {
     let mut pair = established(71)?;
     let open = pair.open_epoch(pair.client).unwrap();
     let unreadable = XfrmError::Other("ENOBUFS".into());
     pair.world
-        .kernel_mut(pair.client)
-        .fail_next(OpKind::ReadPackets, unreadable);
+        .fail_next(pair.client, OpKind::ReadPackets, unreadable);
     pair.rekey(pair.client);
     pair.await_newer(open, 3 * SECOND)
 }
@@ -136,8 +157,7 @@ fn policies_that_cannot_be_created_are_reported_and_tried_again() -> Outcome {
         pair.world.steal_policy(pair.client, key);
     }
     pair.world
-        .kernel_mut(pair.client)
-        .fail_next(OpKind::CreatePolicies, exists());
+        .fail_next(pair.client, OpKind::CreatePolicies, exists());
     pair.start_client();
     pair.world.run_for(SECOND)?;
     let status = pair.status(pair.client).unwrap();
