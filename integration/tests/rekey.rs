@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 const UP: u16 = 4000;
 const DOWN: u16 = 4001;
 
+/// The load under which rekeys are judged, each way.
+const PER_SECOND: f64 = 1_000.0;
+
 /// With one CPU nothing leaves by the old epoch once the policies are written.
 const SWITCH_GRACE: Duration = Duration::from_millis(5);
 /// CREATE_CHILD_SA (RFC 7296 §1.3).
@@ -135,7 +138,20 @@ fn assert_switches(judged: &Judged, epochs: impl RangeBounds<usize>) {
     }
 }
 
+/// At each attempt nothing may go wrong; but one in which the machine was too busy to send fast
+/// enough shows too little.
 fn twenty_rekeys(name: &str, started_by: fn(&Open) -> &Epochgate) {
+    const ATTEMPTS: usize = 4;
+    let fast = (0..ATTEMPTS).any(|_| {
+        let rate = twenty_rekeys_at(name, started_by);
+        println!("at {rate:.0} packets/s each way");
+        rate >= PER_SECOND
+    });
+    assert!(fast, "this machine is too busy for {PER_SECOND} packets/s");
+}
+
+/// Returns the lower rate of the two directions.
+fn twenty_rekeys_at(name: &str, started_by: fn(&Open) -> &Epochgate) -> f64 {
     const REKEYS: usize = 20;
     let open = Open::new(name, "", "");
     let flows = open.traffic(1_100);
@@ -148,12 +164,9 @@ fn twenty_rekeys(name: &str, started_by: fn(&Open) -> &Epochgate) {
     }
     println!("{REKEYS} rekeys in {:?}", began.elapsed());
     let (up, down) = flows.stop_perfect();
-    for account in [&up, &down] {
-        let rate = per_second(account);
-        assert!(rate >= 1_000.0, "only {rate:.0} packets/s");
-    }
     let judged = open.watch.judge();
     assert_switches(&judged, REKEYS + 1..=REKEYS + 1);
+    per_second(&up).min(per_second(&down))
 }
 
 #[test]
