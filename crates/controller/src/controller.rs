@@ -191,6 +191,14 @@ impl Controller {
             Some(Owner::Tunnel(id, awaited)) => {
                 self.with_tunnel(id, |tunnel, cx| tunnel.xfrm_done(awaited, result, cx));
             }
+            Some(Owner::SaRemoval { sa, attempt }) => {
+                let error = result.err();
+                let last = error.and_then(|error| self.out.sa_not_removed(sa, attempt, error));
+                if let Some(error) = last {
+                    let reason = format!("an SA could not be removed: {error}");
+                    self.tell(EventKind::Attention { reason });
+                }
+            }
             Some(Owner::Nobody) | None => {}
         }
     }
@@ -252,7 +260,7 @@ impl Controller {
             .filter(|sa| REQIDS.contains(&sa.reqid))
             .collect();
         for sa in &sas {
-            self.out.xfrm(Owner::Nobody, XfrmOp::RemoveSa(sa.id));
+            self.out.remove_sa(sa.id);
         }
         if found > 0 || !sas.is_empty() {
             self.tell(EventKind::TookOver {

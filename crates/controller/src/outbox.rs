@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::config::TunnelName;
 use crate::event::{EpochNumber, Event, EventKind};
 use crate::ike::TunnelId;
-use crate::io::{OpId, Output, XfrmOp};
+use crate::io::{OpId, Output, SaId, XfrmError, XfrmOp};
 use crate::tunnel::Awaited;
+
+/// How often the kernel is asked to remove an SA: one that stayed would do so for its hard lifetime.
+const REMOVALS_MAX: u8 = 5;
 
 /// Whose kernel operation it was.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(crate) enum Owner {
     TakeOver,
     /// A tunnel's.
     Tunnel(TunnelId, Awaited),
+    /// An SA goes, whoever had it.
+    SaRemoval { sa: SaId, attempt: u8 },
     /// Nobody's any more: the tunnel went away, its removals are still under way.
     Nobody,
 }
@@ -43,6 +48,29 @@ impl Outbox {
         self.under_way.insert(id, owner);
         self.queue.push_back(Output::Xfrm(id, op));
         id
+    }
+
+    /// Asks the kernel to remove an SA.
+    pub(crate) fn remove_sa(&mut self, sa: SaId) {
+        self.xfrm(Owner::SaRemoval { sa, attempt: 1 }, XfrmOp::RemoveSa(sa));
+    }
+
+    /// An SA was not removed: asks again. Gives the error back when that has been done often enough.
+    pub(crate) fn sa_not_removed(
+        &mut self,
+        sa: SaId,
+        attempt: u8,
+        error: XfrmError,
+    ) -> Option<XfrmError> {
+        match error {
+            XfrmError::Missing(_) => None,
+            XfrmError::Exists(_) | XfrmError::Other(_) if attempt < REMOVALS_MAX => {
+                let attempt = attempt + 1;
+                self.xfrm(Owner::SaRemoval { sa, attempt }, XfrmOp::RemoveSa(sa));
+                None
+            }
+            XfrmError::Exists(_) | XfrmError::Other(_) => Some(error),
+        }
     }
 
     /// Takes the owner of an operation that ended; `None` for one that nobody asked for.

@@ -17,9 +17,6 @@ const HOLD_REFRESH: Duration = Duration::from_secs(60);
 /// Time until an update of policies that the kernel refused is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
-/// How often the kernel is asked to remove an SA.
-const REMOVALS_MAX: u8 = 5;
-
 impl Tunnel {
     /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
     /// updated in place, so that nothing leaves in clear while we take over.
@@ -160,11 +157,6 @@ impl Tunnel {
                 };
                 self.answer_all(|wish| matches!(wish, Wish::Removed), &outcome, cx);
             }
-            Awaited::SaRemoval { sa, attempt } => {
-                if let Err(error) = result {
-                    self.sa_not_removed(sa, attempt, &error, cx);
-                }
-            }
             Awaited::Tidying => {
                 if let Err(error) = result {
                     self.attention(error.to_string(), cx);
@@ -280,7 +272,7 @@ impl Tunnel {
         let Some(epoch) = self.epoch_mut(number) else {
             // Forgotten meanwhile: nothing of it may stay.
             if error.is_none() {
-                self.remove_sa(sa, cx);
+                cx.out.remove_sa(sa);
             }
             return;
         };
@@ -379,7 +371,7 @@ impl Tunnel {
             }
         }
         for sa in removed {
-            self.remove_sa(sa, cx);
+            cx.out.remove_sa(sa);
         }
         for (number, session) in gone {
             self.epochs.retain(|epoch| epoch.number != number);
@@ -388,38 +380,14 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn remove_sa(&self, sa: SaId, cx: &mut Context<'_>) {
-        cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::SaRemoval { sa, attempt: 1 }),
-            XfrmOp::RemoveSa(sa),
-        );
-    }
-
-    /// An SA could not be removed: left alone it would stay for its hard lifetime.
-    fn sa_not_removed(&mut self, sa: SaId, attempt: u8, error: &XfrmError, cx: &mut Context<'_>) {
-        match error {
-            XfrmError::Missing(_) => {}
-            XfrmError::Exists(_) | XfrmError::Other(_) if attempt < REMOVALS_MAX => {
-                let attempt = attempt + 1;
-                cx.out.xfrm(
-                    Owner::Tunnel(self.id, Awaited::SaRemoval { sa, attempt }),
-                    XfrmOp::RemoveSa(sa),
-                );
-            }
-            XfrmError::Exists(_) | XfrmError::Other(_) => {
-                self.attention(format!("an SA could not be removed: {error}"), cx);
-            }
-        }
-    }
-
     /// Removes every SA now; the policies hold or are gone.
     pub(super) fn remove_all_sas(&mut self, cx: &mut Context<'_>) {
         for epoch in std::mem::take(&mut self.epochs) {
             if epoch.in_kernel.outbound {
-                self.remove_sa(epoch.outbound, cx);
+                cx.out.remove_sa(epoch.outbound);
             }
             if epoch.in_kernel.inbound {
-                self.remove_sa(epoch.inbound, cx);
+                cx.out.remove_sa(epoch.inbound);
             }
         }
     }

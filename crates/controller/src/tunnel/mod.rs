@@ -62,8 +62,6 @@ pub(crate) enum Awaited {
     Arrival(EpochNumber),
     /// The policies out of the kernel.
     Removal,
-    /// An SA out of the kernel.
-    SaRemoval { sa: SaId, attempt: u8 },
     /// Something whose failure changes nothing: thresholds, policies written anew.
     Tidying,
 }

@@ -232,7 +232,7 @@ impl Tunnel {
             (epoch.in_kernel.inbound, epoch.inbound),
         ];
         for (_, sa) in present.into_iter().filter(|(present, _)| *present) {
-            self.remove_sa(sa, cx);
+            cx.out.remove_sa(sa);
         }
         match epoch.started_by {
             Side::Peer => cx

@@ -128,6 +128,12 @@ fn an_sa_whose_removal_the_kernel_refuses_is_removed_in_the_end() -> Outcome {
     pair.await_newer(open, SECOND)?;
     pair.drain()?;
     assert_eq!(pair.sas(pair.client), 2);
+    pair.world.crash(pair.client);
+    let refusal = XfrmError::Other("ENOBUFS".into());
+    pair.world.fail_next(pair.client, OpKind::RemoveSa, refusal);
+    pair.start_client();
+    pair.world.run_for(10 * MILLISECOND)?;
+    assert_eq!(pair.sas(pair.client), 0);
     Ok(())
 }
 
