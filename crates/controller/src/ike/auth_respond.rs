@@ -10,7 +10,7 @@ use crate::config::TunnelConfig;
 
 use super::announce;
 use super::auth::{authenticator, malformed, prove};
-use super::child::{self, Circumstances, Refusal};
+use super::child::{self, Circumstances, Refusal, child_error};
 use super::context::{Context, Name};
 use super::established::{ChildSeed, Established, KeptAnswer};
 use super::identity;
@@ -21,7 +21,7 @@ use super::payloads::{Fault, Payloads, notify};
 use super::proposal::{self, ChildKeyExchange};
 use super::sa::Next;
 use super::session::{Request, Session};
-use super::{CloseReason, IkeEvent, IkeSaId, Peer, TunnelId, selectors};
+use super::{CloseReason, IkeEvent, IkeSaId, Peer, Refused, TunnelId, selectors};
 
 /// Why a peer is refused.
 enum Denial {
@@ -73,7 +73,10 @@ pub(super) fn answer(
                     only(kind)
                 }
                 Denial::Tunnel(kind, tunnel, reason) => {
-                    ctx.event(Name { id, tunnel }, IkeEvent::Closed(reason));
+                    // Whoever knows our identities can provoke this.
+                    if ctx.strangers.take(ctx.now) {
+                        ctx.event(Name { id, tunnel }, IkeEvent::Closed(reason));
+                    }
                     only(kind)
                 }
                 Denial::Fault(fault) => {
@@ -293,7 +296,11 @@ impl Half {
             // The IKE SA stands without a Child SA (RFC 7296 §2.21.2).
             Err(refusal) => {
                 common.push(match refusal {
-                    Refusal::Notify(kind) => notify(kind),
+                    Refusal::Notify(kind) => {
+                        let refused = Refused::Child(child_error(kind));
+                        ctx.event(name, IkeEvent::OfferRefused(refused));
+                        notify(kind)
+                    }
                     Refusal::Syntax => {
                         let reason = malformed(&established.config, Fault::Syntax);
                         return established.fatal(

@@ -21,7 +21,7 @@ use super::proposal::{self, ChildKeyExchange};
 use super::protect::SealError;
 use super::sa::Next;
 use super::session::ReplyTo;
-use super::{Child, ChildError, ChildId, IkeEvent};
+use super::{Child, ChildError, ChildId, IkeEvent, Refused};
 
 /// How long the peer has to delete its redundant Child SA before we do it. A peer that got our
 /// request only after its own exchange had ended does not know that they crossed.
@@ -47,6 +47,8 @@ struct Crossing {
 
 /// Why the peer's request is refused.
 enum Denial {
+    /// The tunnel hears of it: both configurations must change.
+    Refused(NotifyType, Refused),
     Answer(Vec<Payload>),
     Syntax,
 }
@@ -54,7 +56,7 @@ enum Denial {
 impl From<Refusal> for Denial {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Notify(kind) => Self::Answer(only(kind)),
+            Refusal::Notify(kind) => Self::Refused(kind, Refused::Child(child_error(kind))),
             Refusal::Syntax => Self::Syntax,
         }
     }
@@ -257,6 +259,10 @@ impl Established {
             lowest,
         } = match self.consider(ctx, &payloads) {
             Ok(answering) => answering,
+            Err(Denial::Refused(kind, what)) => {
+                ctx.event(self.name, IkeEvent::OfferRefused(what));
+                return self.respond(ctx, reply_to, &only(kind));
+            }
             Err(Denial::Answer(payloads)) => return self.respond(ctx, reply_to, &payloads),
             Err(Denial::Syntax) => return self.malformed_request(ctx, reply_to),
         };
@@ -290,8 +296,12 @@ impl Established {
                 .iter()
                 .any(|proposal| proposal.protocol == Protocol::Ike)
         });
-        if offers_ike || self.children.len() >= ctx.limits.children_max {
-            return Err(Denial::Answer(only(NotifyType::NO_ADDITIONAL_SAS)));
+        if offers_ike {
+            let kind = NotifyType::NO_ADDITIONAL_SAS;
+            return Err(Denial::Refused(kind, Refused::IkeRekey));
+        }
+        if self.children.len() >= ctx.limits.children_max {
+            return Err(Refusal::Notify(NotifyType::NO_ADDITIONAL_SAS).into());
         }
         let replaces = payloads
             .notify(NotifyType::REKEY_SA)

@@ -170,6 +170,8 @@ pub(crate) enum IkeEvent {
         replaces: Option<ChildId>,
         error: ChildError,
     },
+    /// We refused what the peer asked for.
+    OfferRefused(Refused),
     /// Of two Child SAs from crossing rekeys this one is redundant (RFC 7296 §2.8.1); its deletion
     /// is under way if that is our duty.
     ChildRedundant(ChildId),
@@ -206,6 +208,15 @@ pub(crate) enum ChildError {
     Notify(u16),
     /// The peer's answer does not fit what we asked for.
     Nonsense,
+}
+
+/// What we refused the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A Child SA, for this reason.
+    Child(ChildError),
+    /// A rekey of the IKE SA.
+    IkeRekey,
 }
 
 /// Why an IKE SA ended.

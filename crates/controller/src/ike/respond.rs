@@ -105,7 +105,8 @@ pub(super) fn respond(
         let reason = if candidates.is_empty() {
             "no tunnel is configured for its address"
         } else {
-            "its IKE proposals meet none that are configured"
+            "its IKE algorithms meet none of ours (NO_PROPOSAL_CHOSEN): make `algorithms.ike` of both \
+             ends meet"
         };
         ctx.stranger(datagram.remote, format!("IKE_SA_INIT refused: {reason}"));
         return Ok(stateless(initiator, only(NotifyType::NO_PROPOSAL_CHOSEN)));

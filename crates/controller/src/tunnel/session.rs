@@ -7,7 +7,7 @@ use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel};
 use crate::Timestamp;
 use crate::config::Start;
 use crate::event::{EpochNumber, EventKind};
-use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Side};
+use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Refused, Side};
 use crate::io::{SaId, XfrmOp};
 use crate::outbox::Owner;
 
@@ -26,6 +26,7 @@ impl Tunnel {
             IkeEvent::ChildRefused { replaces, error } => {
                 self.child_refused(session, replaces, error, cx);
             }
+            IkeEvent::OfferRefused(what) => self.offer_refused(what, cx),
             IkeEvent::ChildRedundant(child) | IkeEvent::ChildDeletedByPeer(child) => {
                 self.child_ended_by_peer(child, cx);
             }
@@ -283,6 +284,33 @@ impl Tunnel {
         }
     }
 
+    /// What the peer asked for cannot be: both ends' operators have to hear why.
+    fn offer_refused(&mut self, what: Refused, cx: &mut Context<'_>) {
+        let reason = match what {
+            Refused::Child(ChildError::NoProposal) => {
+                "the peer's ESP algorithms meet none of ours \
+                 (NO_PROPOSAL_CHOSEN): make `algorithms.esp` of both ends meet"
+                    .to_owned()
+            }
+            Refused::Child(ChildError::Selectors) => "the peer's traffic selectors meet none of \
+                 ours (TS_UNACCEPTABLE): make `traffic` of both ends meet"
+                .to_owned(),
+            Refused::Child(ChildError::NoAdditionalSas) => {
+                "the peer wants too many Child SAs (NO_ADDITIONAL_SAS)".to_owned()
+            }
+            Refused::Child(ChildError::Notify(kind)) => {
+                format!("the peer's wish for a Child SA is refused with notify {kind}")
+            }
+            // Not our answers to an offer.
+            Refused::Child(ChildError::Temporary | ChildError::Nonsense) => return,
+            Refused::IkeRekey => "the peer wants to rekey the IKE SA, which epochgate does not do \
+                 (NO_ADDITIONAL_SAS); traffic will be held while it builds a new one: switch IKE \
+                 rekeying off there"
+                .to_owned(),
+        };
+        self.attention(reason, cx);
+    }
+
     /// The peer ended a Child SA, or the end of a redundant one is under way.
     fn child_ended_by_peer(&mut self, child: ChildId, cx: &mut Context<'_>) {
         let Some(number) = self.number_of(child) else {
@@ -341,6 +369,10 @@ impl Tunnel {
             self.sessions.retain(|known| known.id != session);
         } else {
             self.session_over(session, cx.now + self.config.epoch.drain, cx);
+        }
+        if !known && let CloseReason::AuthenticationFailed(_) | CloseReason::NoProposal = reason {
+            // A peer that was turned away in IKE_AUTH: its IKE SA never was one of this tunnel's.
+            self.attention(format!("IKE_AUTH refused: {text}"), cx);
         }
         if known && !connecting {
             self.event(

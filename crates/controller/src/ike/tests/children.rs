@@ -277,6 +277,11 @@ fn a_request_to_rekey_the_ike_sa_is_refused() {
     );
     assert_eq!(notifies(&answer), [NotifyType::NO_ADDITIONAL_SAS]);
     assert!(pair.server.is_established());
+    let last = pair.server.events.last();
+    assert!(matches!(
+        last,
+        Some(IkeEvent::OfferRefused(Refused::IkeRekey))
+    ));
 }
 
 #[test]

@@ -113,6 +113,35 @@ fn algorithms_that_do_not_meet_end_the_attempt_after_a_while() {
 }
 
 #[test]
+fn a_child_sa_that_cannot_be_agreed_on_is_named_at_both_ends() {
+    let algorithms = Pair::with(
+        |config| config.esp.ciphers = vec![Cipher::AesGcm256],
+        |config| config.esp.ciphers = vec![Cipher::AesGcm128],
+    );
+    let selectors = Pair::with(
+        |config| config.remote_traffic = vec!["10.3.0.0/16".parse().unwrap()],
+        |_| (),
+    );
+    for (mut pair, wanted) in [
+        (algorithms, ChildError::NoProposal),
+        (selectors, ChildError::Selectors),
+    ] {
+        pair.connect();
+        pair.settle();
+        assert!(pair.client.events.iter().any(|event| matches!(
+            event,
+            IkeEvent::ChildRefused { replaces: None, error } if *error == wanted
+        )));
+        assert!(pair.server.events.iter().any(|event| matches!(
+            event,
+            IkeEvent::OfferRefused(Refused::Child(error)) if *error == wanted
+        )));
+        assert!(pair.client.is_established() && pair.server.is_established());
+        assert!(pair.client.children.is_empty() && pair.server.children.is_empty());
+    }
+}
+
+#[test]
 fn a_forged_refusal_changes_nothing() {
     let mut pair = Pair::new();
     pair.connect();

@@ -35,7 +35,7 @@ use crate::{Secret, Timestamp};
 use super::sa::IkeSa;
 use super::{
     Child, ChildError, ChildId, CloseReason, Endpoint, IkeEvent, IkeOutput, IkeSaId, Limits, Peer,
-    TunnelId,
+    Refused, TunnelId,
 };
 
 /// The only tunnel of each end.
@@ -410,6 +410,7 @@ impl Pair {
                             host.children.remove(child);
                         }
                         IkeEvent::ChildRefused { .. }
+                        | IkeEvent::OfferRefused(_)
                         | IkeEvent::ChildRedundant(_)
                         | IkeEvent::PathChanged(_)
                         | IkeEvent::Closed(_) => {}
