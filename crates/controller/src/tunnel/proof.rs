@@ -31,7 +31,7 @@ const HASTE_ROUND_TRIPS: u32 = 3;
 /// But at least this long, for hosts that are busy.
 const HASTE_MIN: Duration = Duration::from_millis(20);
 
-/// Interval of pings on an epoch that failed or is in doubt, if `ping.interval` is shorter.
+/// Interval of pings on an epoch that failed, is in doubt or is awaited in vain, if `ping.interval` is shorter.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a waiting server looks whether something arrived, in case the kernel's event was lost.
@@ -144,11 +144,7 @@ impl Tunnel {
                 if let Some(series) = pings
                     && past(series.due())
                 {
-                    if series.sent() < attempts {
-                        next = Next::Ping;
-                    } else {
-                        *pings = None;
-                    }
+                    next = Next::Ping;
                 }
             }
             Stage::Usable(usable) => {
@@ -232,7 +228,10 @@ impl Tunnel {
         let slow = match &epoch.stage {
             Stage::Proving(proving) => proving.failed,
             Stage::Usable(usable) => matches!(usable.check, Check::Doubted(_)),
-            Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
+            Stage::Awaiting { pings, .. } => {
+                pings.as_ref().is_some_and(|pings| pings.sent() >= attempts)
+            }
+            Stage::Installing(_) | Stage::Draining { .. } => false,
         };
         let proving = matches!(epoch.stage, Stage::Proving(_));
         let Some(pings) = epoch.pings_mut() else {

@@ -100,12 +100,22 @@ impl Tunnel {
             Effort::BackingOff { .. } => return error("waiting to try again"),
             Effort::Rest => {}
         }
-        let latest = self.epochs.iter().filter(|epoch| epoch.is_candidate());
-        match latest.map(|epoch| &epoch.stage).next_back() {
+        let mut candidates = self.epochs.iter().filter(|epoch| epoch.is_candidate());
+        let latest = candidates.next_back();
+        match latest.map(|epoch| &epoch.stage) {
             Some(Stage::Installing(_)) => "an epoch is on its way into the kernel".into(),
             Some(Stage::Proving(_)) => "a control ping is not answered yet".into(),
             Some(Stage::Awaiting { .. }) => {
-                "nothing authenticated has arrived from the client on the new epoch yet".into()
+                let text = "nothing authenticated has arrived from the client on the new epoch yet";
+                let foreign = latest.is_some_and(|epoch| !self.peer_is_epochgate(epoch.number));
+                if foreign && self.config.ping.target.is_none() {
+                    format!(
+                        "{text}, and it is no epochgate, which would ping; set `ping.target` to an \
+                         address behind it that answers pings, or let it send something"
+                    )
+                } else {
+                    text.into()
+                }
             }
             Some(Stage::Usable(_) | Stage::Draining { .. }) | None => match self.config.start {
                 Start::OnDemand => error("waiting for traffic"),

@@ -1,6 +1,6 @@
 //! What IKE tells a tunnel, and what becomes of its epochs then.
 
-use super::epoch::{Epoch, Proving, Stage};
+use super::epoch::{Check, Epoch, Proving, Stage, Usable};
 use super::gate::{Gate, Position};
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel};
@@ -326,10 +326,7 @@ impl Tunnel {
                 proving.failed = false;
             }
         }
-        let numbers: Vec<EpochNumber> = self.epochs.iter().map(|epoch| epoch.number).collect();
-        for number in numbers {
-            self.epoch_timeout(number, cx);
-        }
+        self.ping_successors(cx);
         if self.config.start == Start::Always {
             self.replace_lost("the peer deleted the Child SA", cx);
         }
@@ -341,6 +338,33 @@ impl Tunnel {
         };
         self.drain(number, cx);
         self.shorten(number, cx.now + self.config.epoch.drain);
+        self.ping_successors(cx);
+    }
+
+    /// A Child SA is gone at the peer: one that knows nothing of us moves to its successor only
+    /// now, and what waits for something to come that way asks at once.
+    fn ping_successors(&mut self, cx: &mut Context<'_>) {
+        for epoch in &mut self.epochs {
+            match &mut epoch.stage {
+                Stage::Awaiting {
+                    pings: Some(pings), ..
+                }
+                | Stage::Usable(Usable {
+                    proven: false,
+                    check: Check::Pinging(pings),
+                    ..
+                }) => pings.restart(cx.now),
+                Stage::Installing(_)
+                | Stage::Proving(_)
+                | Stage::Awaiting { .. }
+                | Stage::Usable(_)
+                | Stage::Draining { .. } => {}
+            }
+        }
+        let numbers: Vec<EpochNumber> = self.epochs.iter().map(|epoch| epoch.number).collect();
+        for number in numbers {
+            self.epoch_timeout(number, cx);
+        }
     }
 
     /// The peer has forgotten a Child SA: our half is of no use (RFC 7296 §2.25).
