@@ -24,6 +24,7 @@
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
+//! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`tables`] | what is in the SAD and SPD; a tunnel made with `ip xfrm` |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
@@ -38,6 +39,7 @@ pub mod audit;
 pub mod capture;
 pub mod esp;
 pub mod fault;
+pub mod manual;
 pub mod net;
 pub mod peer;
 mod sys;

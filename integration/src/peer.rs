@@ -392,7 +392,13 @@ impl StrongSwan {
     /// Rekeys the child `net` (the exchange runs on after this returns).
     #[track_caller]
     pub fn rekey(&self) {
-        self.swanctl(&["--rekey", "--child", "net"]);
+        self.rekey_child("net");
+    }
+
+    /// The same for a child of another name.
+    #[track_caller]
+    pub fn rekey_child(&self, name: &str) {
+        self.swanctl(&["--rekey", "--child", name]);
     }
 
     /// Deletes the IKE SA `net` and its children.
