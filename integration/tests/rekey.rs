@@ -154,7 +154,7 @@ fn twenty_rekeys(name: &str, started_by: fn(&Open) -> &Epochgate) {
 fn twenty_rekeys_at(name: &str, started_by: fn(&Open) -> &Epochgate) -> f64 {
     const REKEYS: usize = 20;
     let open = Open::new(name, "", "");
-    let flows = open.traffic(1_100);
+    let flows = open.traffic(1_200);
     thread::sleep(Duration::from_millis(200));
     let began = Instant::now();
     let mut epoch = open.wait_for_switch("");
