@@ -43,6 +43,20 @@ pub(super) struct Creating {
 struct Crossing {
     child: ChildId,
     lowest: Nonce,
+    /// It has deleted the Child SA that both replace while its own stood: it uses its own, whatever
+    /// the nonces say. It may have given ours up before we heard of it.
+    settled_by_peer: bool,
+}
+
+impl Creating {
+    /// The peer deleted a Child SA; `alive` tells which ones are left.
+    pub(super) fn peer_deleted(&mut self, deleted: ChildId, alive: impl Fn(ChildId) -> bool) {
+        if self.replaces == Some(deleted)
+            && let Some(crossing) = &mut self.crossing
+        {
+            crossing.settled_by_peer |= alive(crossing.child);
+        }
+    }
 }
 
 /// Why the peer's request is refused.
@@ -159,6 +173,11 @@ impl Established {
         our_lowest: &Nonce,
         theirs: &Crossing,
     ) {
+        if theirs.settled_by_peer {
+            ctx.event(self.name, IkeEvent::ChildRedundant(ours));
+            self.delete_soon(ours);
+            return;
+        }
         let Some(their_record) = self.children.get_mut(&theirs.child) else {
             return;
         };
@@ -276,6 +295,7 @@ impl Established {
             ours.crossing = Some(Crossing {
                 child: child.id,
                 lowest,
+                settled_by_peer: false,
             });
         }
         self.add_child(&child);

@@ -6,7 +6,7 @@ use crate::Timestamp;
 use crate::io::Datagram;
 
 use super::context::{Context, Name};
-use super::established::{Asked, Established, Task};
+use super::established::{Asked, Established, Outstanding, Task};
 use super::init::only;
 use super::payloads::Payloads;
 use super::sa::{IkeSa, Next};
@@ -49,6 +49,13 @@ impl Established {
                 continue;
             };
             self.children.remove(&id);
+            if let Some(Outstanding {
+                asked: Asked::Create(creating),
+                ..
+            }) = &mut self.outstanding
+            {
+                creating.peer_deleted(id, |child| self.children.contains_key(&child));
+            }
             self.tasks.retain(|task| *task != Task::Delete(id));
             // Of crossing Deletes neither is answered with the other half (RFC 7296 §1.4.1).
             let crossing = self.is_asking(|asked| matches!(asked, Asked::Delete(it) if *it == id));

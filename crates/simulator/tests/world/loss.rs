@@ -157,3 +157,29 @@ fn the_way_back_of_a_new_epoch_alone_is_blocked_and_the_old_one_carries_on() -> 
     assert_eq!(pair.world.account(up).lost(), 0);
     Ok(())
 }
+
+#[test]
+fn a_rekey_response_that_comes_when_the_peer_has_moved_on_disturbs_nothing() -> Outcome {
+    for seed in 42..50 {
+        let mut pair = established(seed)?;
+        let up = pair.upward(10 * MILLISECOND);
+        let down = pair.downward(10 * MILLISECOND);
+        let lost = Rule::lose(Some(CLIENT_OUTER), Matching::IkeResponse(CREATE_CHILD_SA));
+        pair.world.disturb(lost);
+        pair.rekey(pair.server);
+        pair.world.run_for(10 * SECOND)?;
+        pair.world.heal();
+        pair.world.run_for(30 * SECOND)?;
+        pair.world.stop_flow(up);
+        pair.world.stop_flow(down);
+        pair.world.run_for(SECOND)?;
+        for flow in [up, down] {
+            assert_eq!(pair.world.account(flow).lost(), 0, "seed {seed}");
+        }
+        for node in [pair.client, pair.server] {
+            assert_eq!(pair.world.node(node).count(is_close), 0, "seed {seed}");
+            assert_eq!(pair.sas(node), 2, "seed {seed}");
+        }
+    }
+    Ok(())
+}
