@@ -1,7 +1,7 @@
 //! A model of what the controller relies on in a Linux kernel's XFRM: SAD, SPD, hold queues.
 //!
 //! Operations, packets and time come in; frames, deliveries, drops and events come out as
-//! [`Effect`]s. Everything that is modelled was measured on a real kernel first; what was not is not
+//! `Effect`s. Everything that is modelled was measured on a real kernel first; what was not is not
 //! here (marks, interfaces, path MTU).
 
 mod input;
