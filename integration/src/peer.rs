@@ -109,7 +109,7 @@ pub struct Refusal {
 }
 
 impl Epochgate {
-    /// Starts the daemon with this configuration, and waits until it can be asked.
+    /// Starts the daemon with this configuration, and waits until it answers.
     #[track_caller]
     pub fn start(host: &Host, config: &str) -> Self {
         match Self::try_start(host, config) {
@@ -118,7 +118,7 @@ impl Epochgate {
         }
     }
 
-    /// Starts the daemon; fails if it ends before it can be asked.
+    /// Starts the daemon; fails if it ends before it answers.
     #[track_caller]
     pub fn try_start(host: &Host, config: &str) -> Result<Self, Refusal> {
         write_psk(host);
@@ -138,7 +138,13 @@ impl Epochgate {
             .arg("--policies")
             .arg(policies());
         let mut process = Process::start(host, "epochgated", &mut command);
-        match process.ready_when(|| UnixStream::connect(&socket).is_ok()) {
+        // It answers once the policies of all tunnels are in the kernel, and listens before.
+        let answers = || {
+            let mut status = Command::new(built("epochgate"));
+            status.arg("--socket").arg(&socket).arg("status");
+            UnixStream::connect(&socket).is_ok() && host.output(&mut status).status.success()
+        };
+        match process.ready_when(answers) {
             Ok(()) => Ok(Self {
                 host: host.clone(),
                 process,
