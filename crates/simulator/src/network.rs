@@ -64,6 +64,10 @@ pub enum Verdict {
     Delay(Duration),
 }
 
+/// Names a rule of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleId(usize);
+
 /// A disturbance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -109,18 +113,26 @@ pub(crate) struct Network {
     pub(crate) delay: Duration,
     /// Added to the delay, at most.
     pub(crate) jitter: Duration,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<(RuleId, Rule)>,
+    pub(crate) rules_made: usize,
     /// Whether frames always arrived in the order in which they left.
     pub(crate) in_order: bool,
 }
 
 impl Network {
-    pub(crate) fn add(&mut self, rule: Rule) {
+    pub(crate) fn add(&mut self, rule: Rule) -> RuleId {
         match rule.verdict {
             Verdict::Lose => {}
             Verdict::Copy(_) | Verdict::Delay(_) => self.in_order = false,
         }
-        self.rules.push(rule);
+        let id = RuleId(self.rules_made);
+        self.rules_made += 1;
+        self.rules.push((id, rule));
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: RuleId) {
+        self.rules.retain(|(known, _)| *known != id);
     }
 
     /// When a frame arrives: never, once or twice.
@@ -139,7 +151,7 @@ impl Network {
         let mut at = now + self.delay + jitter;
         let mut copy = None;
         let mut lost = false;
-        for rule in &mut self.rules {
+        for (_, rule) in &mut self.rules {
             let fits = rule.from.is_none_or(|from| from == source) && rule.matching.fits(frame);
             if rule.times == Some(0) || !fits || !random.chance(rule.permille) {
                 continue;

@@ -1,0 +1,159 @@
+//! What a test does to a world: starts and stops daemons, asks them, breaks and mends things, sends
+//! traffic.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epochgate_controller::config::Config;
+use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, XfrmError, XfrmEvent};
+use epochgate_controller::{Controller, Input};
+
+use super::{Happening, NodeId, World};
+use crate::invariants::Violation;
+use crate::kernel::OpKind;
+use crate::network::{Rule, RuleId};
+use crate::packet::{FlowId, Packet};
+use crate::traffic::{Account, Flow};
+
+impl World {
+    /// Starts a node's daemon with a configuration.
+    pub fn start(&mut self, id: NodeId, config: Config) {
+        let node = &mut self.nodes[id.0];
+        node.run += 1;
+        node.controller = Some(Controller::new(Arc::clone(&node.crypto)));
+        let addresses = node.kernel.addresses().to_vec();
+        node.note_config(&config);
+        self.feed(id, Input::Configure(config));
+        self.feed(id, Input::Addresses(addresses));
+    }
+
+    /// A node's daemon is gone at once, without a word to anybody; its kernel goes on.
+    pub fn crash(&mut self, id: NodeId) {
+        self.whole = false;
+        self.remember(|| format!("{id:?} the daemon is gone"));
+        let node = &mut self.nodes[id.0];
+        node.controller = None;
+        node.run += 1;
+        node.wake_at = None;
+    }
+
+    /// A new configuration for a running daemon.
+    pub fn configure(&mut self, id: NodeId, config: Config) {
+        self.whole = false;
+        self.nodes[id.0].note_config(&config);
+        self.feed(id, Input::Configure(config));
+    }
+
+    /// An operator asks.
+    pub fn command(&mut self, id: NodeId, command: Command) -> CommandId {
+        match &command {
+            Command::Down(_) | Command::Shutdown => self.whole = false,
+            Command::Up(_) | Command::Rekey(_) | Command::Status => {}
+        }
+        self.remember(|| format!("{id:?} asked for {command:?}"));
+        let node = &mut self.nodes[id.0];
+        node.last_command += 1;
+        let number = CommandId(node.last_command);
+        node.note_command(&command);
+        self.feed(id, Input::Command(number, command));
+        number
+    }
+
+    /// Changes a host's own addresses.
+    pub fn set_addresses(&mut self, id: NodeId, inner: &[IpAddr]) {
+        let node = &mut self.nodes[id.0];
+        let addresses: Vec<IpAddr> = std::iter::once(node.outer)
+            .chain(inner.iter().copied())
+            .collect();
+        node.kernel.set_addresses(addresses.clone());
+        self.feed(id, Input::Addresses(addresses));
+    }
+
+    /// Somebody else removes one of our SAs.
+    pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
+        self.whole = false;
+        if self.nodes[id.0].kernel.steal_sa(sa) {
+            self.feed(id, Input::Xfrm(XfrmEvent::SaRemoved(sa)));
+        }
+    }
+
+    /// Somebody else removes one of our policies.
+    pub fn steal_policy(&mut self, id: NodeId, key: PolicyKey) {
+        self.whole = false;
+        let node = &mut self.nodes[id.0];
+        node.kernel.steal_policy(key);
+        // What leaves until the controller has mended it is not its fault.
+        node.protected.clear();
+        self.feed(id, Input::Xfrm(XfrmEvent::PolicyRemoved(key)));
+    }
+
+    /// The next operation of this kind fails in a node's kernel.
+    pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
+        self.whole = false;
+        self.remember(|| format!("{id:?} next {kind:?} fails: {error:?}"));
+        self.nodes[id.0].kernel.fail_next(kind, error);
+    }
+
+    /// Disturbs the network.
+    pub fn disturb(&mut self, rule: Rule) -> RuleId {
+        self.whole = false;
+        self.remember(|| format!("network: {rule:?}"));
+        self.network.add(rule)
+    }
+
+    /// Ends one disturbance.
+    pub fn mend(&mut self, id: RuleId) {
+        self.network.remove(id);
+        self.remember(|| "network: a rule ends".into());
+    }
+
+    /// Ends all disturbances, those of the kernels too.
+    pub fn heal(&mut self) {
+        for node in &mut self.nodes {
+            node.kernel.fail_no_more();
+        }
+        self.network.rules.clear();
+        self.network.jitter = Duration::ZERO;
+        self.remember(|| "network: whole again".into());
+    }
+
+    /// Adds up to `jitter` to each frame's delay: frames overtake each other.
+    pub fn set_jitter(&mut self, jitter: Duration) {
+        self.whole = false;
+        self.network.in_order = false;
+        self.network.jitter = jitter;
+    }
+
+    /// Starts an application's stream.
+    pub fn flow(
+        &mut self,
+        from: NodeId,
+        source: IpAddr,
+        destination: IpAddr,
+        interval: Duration,
+    ) -> FlowId {
+        let id = FlowId(self.flows.len());
+        self.flows
+            .push(Flow::new(from, source, destination, interval));
+        self.schedule(self.now, Happening::Departure(id));
+        id
+    }
+
+    /// Ends it.
+    pub fn stop_flow(&mut self, flow: FlowId) {
+        self.flows[flow.0].running = false;
+    }
+
+    /// What became of its packets.
+    #[must_use]
+    pub fn account(&self, flow: FlowId) -> Account {
+        self.flows[flow.0].account
+    }
+
+    /// Sends one packet that belongs to no flow.
+    pub fn send(&mut self, from: NodeId, packet: Packet) -> Result<(), Violation> {
+        self.nodes[from.0].kernel.send(packet, self.now);
+        self.finish_step()
+    }
+}

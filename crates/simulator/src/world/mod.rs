@@ -1,0 +1,333 @@
+//! The world: a clock, a queue of what is to happen, nodes and the network between them.
+//!
+//! A test says what goes wrong and for how long time goes on (`control`); the world performs every
+//! effect of every controller and kernel (`effects`), feeds back what comes of it, and checks the
+//! invariants after each step.
+
+mod control;
+mod effects;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epochgate_controller::config::{Config, TunnelName};
+use epochgate_controller::crypto::{Cipher, Crypto};
+use epochgate_controller::event::EventKind;
+use epochgate_controller::io::{
+    Datagram, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaId,
+    SaSpec, Spi, XfrmOp,
+};
+use epochgate_controller::status::TunnelStatus;
+use epochgate_controller::{Input, Secret, Timestamp};
+use ipnet::IpNet;
+
+use crate::crypto::Seeded;
+use crate::invariants::{Observed, Violation, check_all};
+use crate::kernel::Kernel;
+use crate::network::Network;
+use crate::node::Node;
+use crate::packet::{Body, FlowId, Frame, Packet};
+use crate::random::Random;
+use crate::traffic::Flow;
+
+/// Lines of history that a violation shows.
+const HISTORY_MAX: usize = 160;
+
+/// Names a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeId(usize);
+
+/// What is to happen.
+#[derive(Debug)]
+enum Happening {
+    Arrival(NodeId, Frame),
+    Input(NodeId, u32, Box<Input>),
+    Operation(NodeId, u32, OpId, Box<XfrmOp>),
+    Departure(FlowId),
+}
+
+/// A world.
+pub struct World {
+    seed: u64,
+    now: Timestamp,
+    random: Random,
+    provider: Arc<dyn Crypto>,
+    queue: BTreeMap<(Timestamp, u64), Happening>,
+    scheduled: u64,
+    nodes: Vec<Node>,
+    network: Network,
+    flows: Vec<Flow>,
+    whole: bool,
+    steps_at_once: u32,
+    pub(crate) observed: Vec<Observed>,
+    history: VecDeque<String>,
+}
+
+impl World {
+    /// A world without nodes, whose frames take `delay` from node to node.
+    #[must_use]
+    pub fn new(seed: u64, delay: Duration, provider: Arc<dyn Crypto>) -> Self {
+        Self {
+            seed,
+            now: Timestamp::ZERO,
+            random: Random::new(seed),
+            provider,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            nodes: Vec::new(),
+            network: Network {
+                delay,
+                jitter: Duration::ZERO,
+                rules: Vec::new(),
+                rules_made: 0,
+                in_order: true,
+            },
+            flows: Vec::new(),
+            whole: true,
+            steps_at_once: 0,
+            observed: Vec::new(),
+            history: VecDeque::new(),
+        }
+    }
+
+    /// Adds a host with an outer address, inner ones, and networks behind it. Somebody else's policy
+    /// and SA are in its kernel from the start.
+    pub fn add_node(&mut self, outer: IpAddr, inner: &[IpAddr], behind: &[IpNet]) -> NodeId {
+        let addresses = std::iter::once(outer).chain(inner.iter().copied());
+        let mut kernel = Kernel::new(addresses.collect(), behind.to_vec(), self.random.fork());
+        let foreign = foreign(outer);
+        kernel.add_foreign(foreign.0, foreign.1.clone(), self.now);
+        let crypto = Seeded::new(Arc::clone(&self.provider), self.random.fork());
+        self.nodes.push(Node {
+            outer,
+            kernel,
+            crypto: Arc::new(crypto),
+            controller: None,
+            run: 0,
+            wake_at: None,
+            busy_until: self.now,
+            config: Config::default(),
+            last_command: 0,
+            answers: BTreeMap::new(),
+            events: Vec::new(),
+            routes: Default::default(),
+            protected: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            out_proven: Default::default(),
+            arrived: Default::default(),
+            epochs: BTreeMap::new(),
+            data_sent: BTreeMap::new(),
+            kernel_events: 0,
+            foreign,
+        });
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
+    /// Whether nothing was disturbed so far that may cost packets.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    pub(crate) fn steps_at_once(&self) -> u32 {
+        self.steps_at_once
+    }
+
+    /// A tunnel's status, while its node's daemon runs and knows it.
+    #[must_use]
+    pub fn status(&self, id: NodeId, tunnel: &TunnelName) -> Option<TunnelStatus> {
+        let report = self.node(id).controller()?.status();
+        let mut tunnels = report.tunnels.into_iter();
+        tunnels.find(|status| *status.name == *tunnel.0)
+    }
+
+    /// Whether an event of a kind was told by a node.
+    pub fn told(&self, id: NodeId, which: impl Fn(&EventKind) -> bool) -> bool {
+        self.node(id).count(which) > 0
+    }
+
+    /// Lets time go on.
+    ///
+    /// # Errors
+    /// The first violation of an invariant.
+    pub fn run_for(&mut self, duration: Duration) -> Result<(), Violation> {
+        let end = self.now + duration;
+        while let Some(at) = self.next_due().filter(|at| *at <= end) {
+            self.step(at)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        let queued = self.queue.keys().next().map(|(at, _)| *at);
+        let nodes = self.nodes.iter();
+        let timers = nodes.flat_map(|node| [node.wake_at, node.kernel.next_timeout()]);
+        let due = timers.flatten().chain(queued).min();
+        due.map(|at| at.max(self.now))
+    }
+
+    fn step(&mut self, at: Timestamp) -> Result<(), Violation> {
+        self.steps_at_once = if at > self.now {
+            0
+        } else {
+            self.steps_at_once + 1
+        };
+        self.now = at;
+        for id in (0..self.nodes.len()).map(NodeId) {
+            self.nodes[id.0].kernel.handle_timeout(at);
+        }
+        let next = self.queue.first_entry().filter(|next| next.key().0 <= at);
+        if let Some(next) = next {
+            let happening = next.remove();
+            self.happen(happening);
+        } else if let Some(index) = self
+            .nodes
+            .iter()
+            .position(|node| node.wake_at.is_some_and(|wake_at| wake_at <= at))
+        {
+            self.feed(NodeId(index), Input::Timeout);
+        }
+        self.finish_step()
+    }
+
+    fn finish_step(&mut self) -> Result<(), Violation> {
+        for id in (0..self.nodes.len()).map(NodeId) {
+            while let Some(effect) = self.nodes[id.0].kernel.poll_effect() {
+                self.take_effect(id, effect);
+            }
+        }
+        let checked = check_all(self);
+        self.observed.clear();
+        checked
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrival(id, frame) => match frame {
+                Frame::Ike(datagram) => {
+                    let arrived = Datagram {
+                        local: datagram.remote,
+                        remote: datagram.local,
+                        payload: datagram.payload,
+                    };
+                    self.feed(id, Input::Datagram(arrived));
+                }
+                frame @ (Frame::Esp { .. } | Frame::Clear(_)) => {
+                    self.nodes[id.0].kernel.receive(frame, self.now);
+                }
+            },
+            Happening::Input(id, run, input) => {
+                if self.nodes[id.0].run == run {
+                    self.feed(id, *input);
+                }
+            }
+            Happening::Operation(id, run, op, what) => {
+                let node = &mut self.nodes[id.0];
+                if node.run != run {
+                    return;
+                }
+                let result = node.kernel.perform(*what, self.now);
+                self.notice(id, Input::XfrmDone { op, result });
+            }
+            Happening::Departure(id) => self.depart(id),
+        }
+    }
+
+    fn depart(&mut self, id: FlowId) {
+        let flow = &mut self.flows[id.0];
+        if !flow.running {
+            return;
+        }
+        let packet = Packet {
+            source: flow.source,
+            destination: flow.destination,
+            body: Body::Data {
+                flow: id,
+                sequence: flow.number_next(),
+            },
+            waited: false,
+        };
+        let (from, next) = (flow.from, self.now + flow.interval);
+        self.nodes[from.0].kernel.send(packet, self.now);
+        self.schedule(next, Happening::Departure(id));
+    }
+
+    fn schedule(&mut self, at: Timestamp, happening: Happening) {
+        self.queue.insert((at, self.scheduled), happening);
+        self.scheduled += 1;
+    }
+
+    /// Writes a line of history.
+    fn remember(&mut self, line: impl FnOnce() -> String) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        let at = self.now.since(Timestamp::ZERO).as_secs_f64();
+        self.history.push_back(format!("{at:12.6} {}", line()));
+    }
+
+    /// Something that must not be.
+    #[must_use]
+    pub fn violation(&self, invariant: &'static str, what: String) -> Violation {
+        Violation {
+            seed: self.seed,
+            at: self.now,
+            invariant,
+            what,
+            history: self.history.clone(),
+        }
+    }
+}
+
+/// A policy and an SA of another key daemon.
+fn foreign(outer: IpAddr) -> (PolicySpec, SaSpec) {
+    let network = |text: [u8; 4]| IpNet::from(IpAddr::from(text));
+    let id = SaId {
+        destination: outer,
+        spi: Spi(NonZeroU32::MIN),
+    };
+    let policy = PolicySpec {
+        key: PolicyKey {
+            direction: PolicyDirection::Out,
+            source: network([198, 51, 100, 1]),
+            destination: network([198, 51, 100, 2]),
+            icmpv6_type: None,
+        },
+        priority: 1,
+        action: PolicyAction::Hold { reqid: 1 },
+    };
+    let sa = SaSpec {
+        id,
+        source: IpAddr::from([198, 51, 100, 2]),
+        direction: SaDirection::Inbound {
+            report_first: false,
+        },
+        reqid: 1,
+        cipher: Cipher::AesGcm128,
+        key: Secret::from(vec![0; 20]),
+        encapsulation: None,
+        hard_lifetime: Duration::from_secs(u64::from(u32::MAX)),
+    };
+    (policy, sa)
+}
