@@ -217,6 +217,9 @@ fn a_killed_daemons_successor_takes_over_with_nothing_in_clear() {
             "those of the dead are gone"
         );
     }
+    wait_until("the server has forgotten the dead ones' epochs", || {
+        our_states(&net.server).len() == 2
+    });
     let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
     println!("up: {up}\ndown: {down}");
     assert!(
