@@ -45,10 +45,9 @@ pub struct Violation {
 
 impl Violation {
     fn new(entry: &Entry, rule: impl fmt::Display) -> Self {
-        let Entry { packet, inner, .. } = entry;
         Self {
             at: entry.at,
-            what: format!("{rule}: {packet:?} {inner:?}"),
+            what: format!("{rule}: {entry}"),
         }
     }
 }
@@ -69,10 +68,28 @@ pub fn nothing_in_clear(trace: &Trace, protected: &Selectors) -> Result<usize, V
             Packet::Clear { src, dst, .. } if protected.cover(src, dst) => {
                 return Err(Violation::new(entry, "protected traffic in clear"));
             }
-            Packet::Clear { .. } | Packet::Esp { .. } | Packet::Ike { .. } | Packet::Other => {}
+            Packet::Clear { .. }
+            | Packet::Esp { .. }
+            | Packet::EspFragment { .. }
+            | Packet::Ike { .. }
+            | Packet::Other => {}
         }
     }
     Ok(trace.entries.len())
+}
+
+/// The SPI of an ESP packet. A fragment of one that the host sent cannot be judged.
+fn spi_of(entry: &Entry) -> Result<Option<u32>, Violation> {
+    match entry.packet {
+        Packet::Esp { spi, .. } => Ok(Some(spi)),
+        Packet::EspFragment { .. } if entry.sent => Err(Violation::new(
+            entry,
+            "ESP in fragments, of unknown content",
+        )),
+        Packet::EspFragment { .. } | Packet::Ike { .. } | Packet::Clear { .. } | Packet::Other => {
+            Ok(None)
+        }
+    }
 }
 
 /// I1, for a client: on each outbound SPI nothing but control pings leaves before a reply to
@@ -84,7 +101,7 @@ pub fn nothing_before_proof(trace: &Trace) -> Result<BTreeMap<u32, Timestamp>, V
     let mut proven = BTreeMap::<u32, Timestamp>::new();
     let mut used = BTreeMap::new();
     for entry in &trace.entries {
-        let Packet::Esp { spi, .. } = entry.packet else {
+        let Some(spi) = spi_of(entry)? else {
             continue;
         };
         let ping = entry.inner.as_ref().and_then(InnerPacket::control_ping);
@@ -140,7 +157,7 @@ fn waits(
     let mut arrived = BTreeSet::new();
     let mut used = BTreeSet::new();
     for entry in &trace.entries {
-        let Packet::Esp { spi, .. } = entry.packet else {
+        let Some(spi) = spi_of(entry)? else {
             continue;
         };
         if !entry.sent {
@@ -170,7 +187,7 @@ fn waits(
 pub fn switches_are_clean(trace: &Trace, grace: Duration) -> Result<Vec<u32>, Violation> {
     let mut order = Vec::<(u32, Timestamp)>::new();
     for entry in trace.sent() {
-        let Packet::Esp { spi, .. } = entry.packet else {
+        let Some(spi) = spi_of(entry)? else {
             continue;
         };
         if entry
@@ -227,7 +244,9 @@ pub fn exchanges(trace: &Trace) -> Vec<(u8, usize)> {
 pub fn carried(trace: &Trace, port: u16) -> Vec<(u64, u32)> {
     let spi_of = |entry: &Entry| match entry.packet {
         Packet::Esp { spi, .. } => Some(spi),
-        Packet::Clear { .. } | Packet::Ike { .. } | Packet::Other => None,
+        Packet::EspFragment { .. } | Packet::Clear { .. } | Packet::Ike { .. } | Packet::Other => {
+            None
+        }
     };
     trace
         .sent()
@@ -292,3 +311,6 @@ fn number_of(entry: &Entry, port: u16) -> Option<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

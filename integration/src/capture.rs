@@ -5,17 +5,22 @@
 //! every packet appears once, as it was sent or as it arrives. On the host itself the kernel
 //! shows inbound packets a second time, decrypted, and outbound ones only after netem's delay.
 
+mod packet;
+
+pub use packet::Packet;
+pub(crate) use packet::{Network, exchange_name, network};
+
 use crate::net::{Iface, locked};
 use crate::sys;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt,
 };
 use std::fmt;
 use std::io::{self, IoSliceMut, Write};
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,14 +31,10 @@ const QUEUE_BYTES: usize = 128 << 20;
 const BATCH: usize = 64;
 /// An interface without hardware segmentation limits hands over frames up to this size.
 const FRAME_BYTES: usize = 65_536 + 64;
-/// How long a reader sleeps when there is nothing to read. The queue holds what comes then.
+/// How long [`Capture::wait_for`] sleeps between two looks.
 const NAP: Duration = Duration::from_millis(5);
 /// Ethernet, in the pcap format's list of link types.
 const LINKTYPE_ETHERNET: u32 = 1;
-
-/// UDP ports of IKE and of IKE and ESP behind NAT (RFC 7296 §2.23, RFC 3948).
-const IKE_PORTS: [u16; 2] = [500, 4500];
-const NAT_T_PORT: u16 = 4500;
 
 /// Nanoseconds since the epoch (CLOCK_REALTIME, which also stamps captured packets).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -83,169 +84,29 @@ impl fmt::Debug for Record {
 }
 
 impl Record {
+    #[cfg(test)]
+    pub(crate) fn new(at: Timestamp, outgoing: bool, frame: &[u8]) -> Self {
+        Self {
+            at,
+            outgoing,
+            frame: frame.into(),
+        }
+    }
+
     /// What it is.
     pub fn packet(&self) -> Packet {
-        Packet::parse_frame(&self.frame)
+        packet::parse_frame(&self.frame).0
     }
 
     /// The ESP packet that it carries, beginning with the SPI (RFC 4303 §2), if it does.
     pub fn esp(&self) -> Option<&[u8]> {
-        esp_of(&SlicedPacket::from_ethernet(&self.frame).ok()?)
+        packet::parse_frame(&self.frame).1
     }
 
     /// The whole Ethernet frame.
     pub fn frame(&self) -> &[u8] {
         &self.frame
     }
-}
-
-/// What a packet is, seen from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Packet {
-    /// ESP, plain (protocol 50) or in UDP (RFC 3948).
-    Esp {
-        /// Outer source.
-        src: IpAddr,
-        /// Outer destination.
-        dst: IpAddr,
-        /// The SPI, chosen by the destination.
-        spi: u32,
-        /// The sequence number.
-        seq: u32,
-        /// Whether it is inside UDP.
-        udp: bool,
-    },
-    /// An IKE message (RFC 7296 §3.1).
-    Ike {
-        /// Outer source.
-        src: IpAddr,
-        /// Outer destination.
-        dst: IpAddr,
-        /// The initiator's SPI.
-        initiator_spi: u64,
-        /// The exchange type: 34 IKE_SA_INIT, 35 IKE_AUTH, 36 CREATE_CHILD_SA, 37 INFORMATIONAL.
-        exchange: u8,
-        /// The message ID.
-        message_id: u32,
-        /// Whether the sender began the IKE SA (the I flag).
-        from_initiator: bool,
-        /// Whether it is a response (the R flag).
-        response: bool,
-    },
-    /// Any other IP packet.
-    Clear {
-        /// Source.
-        src: IpAddr,
-        /// Destination.
-        dst: IpAddr,
-        /// The IP protocol's number.
-        protocol: u8,
-        /// UDP's or TCP's ports, source first.
-        ports: Option<(u16, u16)>,
-    },
-    /// ARP, and whatever else is not IP.
-    Other,
-}
-
-impl Packet {
-    fn parse_frame(frame: &[u8]) -> Self {
-        match SlicedPacket::from_ethernet(frame) {
-            Ok(sliced) => Self::of(&sliced),
-            Err(_) => Self::Other,
-        }
-    }
-
-    fn of(sliced: &SlicedPacket<'_>) -> Self {
-        let Some((src, dst, protocol, _)) = network(sliced) else {
-            return Self::Other;
-        };
-        if let Some([a, b, c, d, e, f, g, h, ..]) = esp_of(sliced) {
-            return Self::Esp {
-                src,
-                dst,
-                spi: u32::from_be_bytes([*a, *b, *c, *d]),
-                seq: u32::from_be_bytes([*e, *f, *g, *h]),
-                udp: protocol == 17,
-            };
-        }
-        let ports = match &sliced.transport {
-            Some(TransportSlice::Udp(udp)) => {
-                let ports = (udp.source_port(), udp.destination_port());
-                if let Some(ike) = ike_of(src, dst, ports, udp.payload()) {
-                    return ike;
-                }
-                Some(ports)
-            }
-            Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
-            _ => None,
-        };
-        Self::Clear {
-            src,
-            dst,
-            protocol,
-            ports,
-        }
-    }
-}
-
-/// Source, destination, protocol and payload of an IP packet.
-pub(crate) fn network<'a>(sliced: &SlicedPacket<'a>) -> Option<(IpAddr, IpAddr, u8, &'a [u8])> {
-    match sliced.net.as_ref()? {
-        NetSlice::Ipv4(ip) => Some((
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-            ip.payload().ip_number.0,
-            ip.payload().payload,
-        )),
-        NetSlice::Ipv6(ip) => Some((
-            ip.header().source_addr().into(),
-            ip.header().destination_addr().into(),
-            ip.payload().ip_number.0,
-            ip.payload().payload,
-        )),
-        NetSlice::Arp(_) => None,
-    }
-}
-
-fn esp_of<'a>(sliced: &SlicedPacket<'a>) -> Option<&'a [u8]> {
-    let (_, _, protocol, payload) = network(sliced)?;
-    if protocol == 50 {
-        return Some(payload);
-    }
-    match &sliced.transport {
-        // Four zero bytes in the place of the SPI mark IKE (RFC 3948 §2.2); a single 0xff byte
-        // keeps the NAT's mapping alive (§2.3).
-        Some(TransportSlice::Udp(udp))
-            if [udp.source_port(), udp.destination_port()].contains(&NAT_T_PORT)
-                && udp.payload().len() > 8
-                && !udp.payload().starts_with(&[0; 4]) =>
-        {
-            Some(udp.payload())
-        }
-        _ => None,
-    }
-}
-
-fn ike_of(src: IpAddr, dst: IpAddr, ports: (u16, u16), payload: &[u8]) -> Option<Packet> {
-    let (low, high) = ports;
-    if !IKE_PORTS.contains(&low) && !IKE_PORTS.contains(&high) {
-        return None;
-    }
-    let message = if low == NAT_T_PORT || high == NAT_T_PORT {
-        payload.strip_prefix(&[0; 4])?
-    } else {
-        payload
-    };
-    let header = message.first_chunk::<28>()?;
-    Some(Packet::Ike {
-        src,
-        dst,
-        initiator_spi: u64::from_be_bytes(*header.first_chunk()?),
-        exchange: header[18],
-        from_initiator: header[19] & 0x08 != 0,
-        response: header[19] & 0x20 != 0,
-        message_id: u32::from_be_bytes([header[20], header[21], header[22], header[23]]),
-    })
 }
 
 /// Where a capture puts its records.
@@ -287,7 +148,8 @@ pub fn write_pcap(records: &[Record], file: &mut impl Write) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Capture {
     recorder: Arc<Recorder>,
-    stop: Arc<AtomicBool>,
+    /// Closing it ends the reader.
+    stop: Option<UnixStream>,
     reader: Option<JoinHandle<io::Result<u32>>>,
 }
 
@@ -307,14 +169,14 @@ impl Capture {
                 Ok(socket)
             })
             .expect("a packet socket");
-        let stop = Arc::<AtomicBool>::default();
+        let (stop, stopped) = UnixStream::pair().expect("two sockets");
         let reader = thread::spawn({
-            let (recorder, stop) = (Arc::clone(&recorder), Arc::clone(&stop));
-            move || read_until(&socket, &recorder, &stop)
+            let recorder = Arc::clone(&recorder);
+            move || read_until(&socket, &recorder, &stopped)
         });
         Self {
             recorder,
-            stop,
+            stop: Some(stop),
             reader: Some(reader),
         }
     }
@@ -353,7 +215,7 @@ impl Capture {
     }
 
     fn finish(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop = None;
         let Some(reader) = self.reader.take() else {
             return;
         };
@@ -374,20 +236,27 @@ impl Drop for Capture {
     }
 }
 
-/// Reads until told to stop, and then until nothing is left. Returns how many the kernel
-/// dropped for want of space.
-fn read_until(socket: &OwnedFd, recorder: &Recorder, stop: &AtomicBool) -> io::Result<u32> {
+/// Reads until the other end of `stopped` is closed, and then until nothing is left. Returns
+/// how many the kernel dropped for want of space.
+fn read_until(socket: &OwnedFd, recorder: &Recorder, stopped: &UnixStream) -> io::Result<u32> {
     let mut headers =
         MultiHeaders::<LinkAddr>::preallocate(BATCH, Some(nix::cmsg_space!(libc::timespec)));
     let mut storage = vec![0; BATCH * FRAME_BYTES];
     loop {
+        let mut ready = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
         // Asked before reading: what had been sent by then is read below.
-        let last_round = stop.load(Ordering::Acquire);
+        let last_round = ready[1].any().unwrap_or(true);
         while read_batch(socket, &mut headers, &mut storage, recorder)? {}
         if last_round {
             return Ok(sys::packet_statistics(socket)?.drops);
         }
-        thread::sleep(NAP);
     }
 }
 
@@ -409,7 +278,8 @@ fn read_batch(
         None,
     ) {
         Ok(received) => received,
-        Err(nix::errno::Errno::EAGAIN) => return Ok(false),
+        // The interface went down; packets come again when it is up.
+        Err(Errno::EAGAIN | Errno::ENETDOWN | Errno::EINTR) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
     let mut batch = Vec::with_capacity(BATCH);

@@ -22,7 +22,7 @@
 //! | [`fault`] | masquerading NAT; delay and loss; rules that drop or delay chosen packets |
 //! | [`topology`] | [`Topology`]: client, router, server and the LANs behind them, with addresses |
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
-//! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP |
+//! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |

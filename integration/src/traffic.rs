@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The receiver's queue: seconds of datagrams, so that no loss is its own.
 const QUEUE_BYTES: usize = 16 << 20;
 /// What a datagram begins with, so that strays are not counted.
-const MAGIC: &[u8; 8] = b"EGFLOW\0\x01";
+pub(crate) const MAGIC: &[u8; 8] = b"EGFLOW\0\x01";
 /// Magic, sequence number, and time of sending.
 const HEADER_BYTES: usize = 24;
 /// How long a reader waits before it looks whether it shall end.

@@ -2,7 +2,7 @@
 //! product's invariants held at both ends.
 
 use crate::audit::{self, Selectors};
-use crate::capture::{Capture, Packet, Timestamp};
+use crate::capture::{Capture, Packet, Timestamp, exchange_name};
 use crate::esp::{Entry, KeyLog, Trace};
 use crate::topology::{CLIENT_NET, CLIENT_NET_V6, SERVER, SERVER_NET, SERVER_NET_V6, Topology};
 use std::collections::BTreeMap;
@@ -73,7 +73,10 @@ impl Watch {
     pub fn judge_beside(self, foreign: &[u32]) -> Judged {
         let ours = |entry: &Entry| match entry.packet {
             Packet::Esp { spi, .. } => !foreign.contains(&spi),
-            Packet::Ike { .. } | Packet::Clear { .. } | Packet::Other => true,
+            Packet::EspFragment { .. }
+            | Packet::Ike { .. }
+            | Packet::Clear { .. }
+            | Packet::Other => true,
         };
         let pairs = self
             .server_keys
@@ -166,20 +169,14 @@ fn exchange_of(entry: &Entry) -> Option<(Key, &'static str, bool)> {
             response,
             ..
         } => {
-            let kind = match exchange {
-                34 => "IKE_SA_INIT",
-                35 => "IKE_AUTH",
-                36 => "CREATE_CHILD_SA",
-                37 => "INFORMATIONAL",
-                _ => "unknown",
-            };
-            Some((Key::Ike(*initiator_spi, *message_id), kind, *response))
+            let key = Key::Ike(*initiator_spi, *message_id);
+            Some((key, exchange_name(*exchange), *response))
         }
         Packet::Esp { .. } => {
             let (reply, payload) = entry.inner.as_ref()?.control_ping()?;
             Some((Key::Ping(payload.to_vec()), "control ping", reply))
         }
-        Packet::Clear { .. } | Packet::Other => None,
+        Packet::EspFragment { .. } | Packet::Clear { .. } | Packet::Other => None,
     }
 }
 

@@ -158,7 +158,7 @@ fn the_first_packet_waits_for_three_exchanges_and_no_timer() {
         entry.at < first_use
             && match entry.packet {
                 Packet::Clear { dst, .. } => !dst.is_multicast(),
-                Packet::Other => true,
+                Packet::EspFragment { .. } | Packet::Other => true,
                 Packet::Esp { .. } | Packet::Ike { .. } => false,
             }
     });

@@ -1,12 +1,17 @@
 //! The framework is tested on the real kernel too: an audit that cannot fail proves nothing.
 #![cfg(feature = "kernel")]
 
+use epochgate_integration::esp::CONTROL_PING;
 use epochgate_integration::topology::{
     CLIENT, CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET,
 };
 use epochgate_integration::{
     KeyLog, Packet, Packets, Selectors, TcpFlow, Topology, Trace, UdpFlow, World, audit,
 };
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -99,6 +104,30 @@ fn captured_esp_shows_its_inner_packets() {
 }
 
 #[test]
+fn the_key_log_knows_an_sa_that_lived_for_a_moment_and_its_successor() {
+    let net = Topology::new("short_lived").build();
+    let add = |key: &str| {
+        format!(
+            "xfrm state add src {CLIENT} dst {SERVER} proto esp spi {OUT:#x} reqid 7 mode tunnel \
+             aead rfc4106(gcm(aes)) 0x{} 128\n",
+            key.repeat(20)
+        )
+    };
+    let delete = format!("xfrm state delete dst {SERVER} proto esp spi {OUT:#x}\n");
+    net.client.ip_batch(&add("11"));
+    let keys = net.client_keys();
+    assert_eq!(keys.sas().len(), 1, "what was there already");
+    net.client
+        .ip_batch(&format!("{delete}{}{delete}{}", add("22"), add("33")));
+    let sas = keys.sas();
+    assert!(
+        sas.iter().all(|sa| (sa.spi, sa.reqid) == (OUT, 7)),
+        "{sas:?}"
+    );
+    assert_eq!(sas.len(), 3);
+}
+
+#[test]
 fn a_packet_in_clear_fails_the_audit() {
     let net = Topology::new("in_clear").build();
     let keys = net.client_keys();
@@ -127,13 +156,31 @@ fn traffic_on_an_unproven_spi_fails_the_audit_and_a_ping_cures_it() {
     audit::nothing_before_proof(&unproven).expect_err("a plain ping proves nothing");
 
     let wire = net.capture_client();
-    // "EPOCHGAT" and a nonce: ping writes no time into a payload of less than 16 bytes.
-    net.client
-        .run("ping -c 1 -W 2 -I 10.1.0.1 -s 15 -p 45504f4348474154010203040506 10.2.0.1");
+    control_ping(&net);
     net.client.run("ping -c 1 -W 2 -I 10.1.0.1 10.2.0.1");
     let proven = Trace::of(wire.stop(), &keys);
     let used = audit::nothing_before_proof(&proven).expect("the control ping came first");
     assert_eq!(used.into_keys().collect::<Vec<_>>(), [OUT]);
+}
+
+/// Sends a control ping from the client and waits for its reply.
+fn control_ping(net: &Topology) {
+    let payload = [CONTROL_PING, &7_u64.to_be_bytes()[..]].concat();
+    let echo = IcmpEchoHeader { id: 1, seq: 1 };
+    let header = Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(echo), &payload);
+    let request = [header.to_bytes().as_slice(), &payload].concat();
+    let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 0).into();
+    net.client.within(|| {
+        let socket =
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).expect("a raw socket");
+        socket.bind(&address(CLIENT_INNER)).expect("its address");
+        socket.set_read_timeout(Some(SETTLE)).expect("a time limit");
+        socket
+            .send_to(&request, &address(SERVER_INNER))
+            .expect("a way");
+        let mut reply = [MaybeUninit::uninit(); 100];
+        socket.recv(&mut reply).expect("a reply");
+    });
 }
 
 #[test]

@@ -62,7 +62,10 @@ pub(crate) fn tell(trace: &Trace, account: &Account) {
                     }
                 }
             },
-            Packet::Esp { .. } | Packet::Clear { .. } | Packet::Other => {}
+            Packet::Esp { .. }
+            | Packet::EspFragment { .. }
+            | Packet::Clear { .. }
+            | Packet::Other => {}
         }
     }
     let (Some(ike_done), Some(released)) = (ike_done, released) else {
