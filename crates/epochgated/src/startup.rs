@@ -205,6 +205,8 @@ pub fn explain_kernel(error: epochgate_xfrm::XfrmError) -> StartError {
 
 #[cfg(test)]
 mod tests {
+    use epochgate_controller::io::{XfrmOp, XfrmReply};
+
     use super::*;
 
     #[test]
@@ -220,6 +222,45 @@ mod tests {
         );
         drop(first);
         Lock::take(&state).expect("free again");
+    }
+
+    /// Says what a kernel without ESP lacks, where this is one; where it is not, sees that asking
+    /// leaves nothing behind. A network namespace of its own keeps either from the host.
+    #[test]
+    fn a_kernel_is_asked_for_esp_and_told_what_it_lacks() {
+        let asked = std::thread::spawn(|| {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let probe = async {
+                    let mut kernel = crate::kernel::Kernel::open()?;
+                    kernel.probe_esp().await?;
+                    Ok(kernel)
+                };
+                match probe.await.map_err(explain_kernel) {
+                    Ok(mut kernel) => {
+                        let left = kernel.perform(XfrmOp::ReadOurs).await;
+                        let (policies, sas) = (Vec::new(), Vec::new());
+                        assert_eq!(left, Ok(XfrmReply::Ours { policies, sas }));
+                    }
+                    Err(StartError::Kernel(error)) => {
+                        let text = StartError::Kernel(error).to_string();
+                        assert!(text.contains("ESP in tunnel mode with AES-GCM"), "{text}");
+                        assert!(text.contains("load xfrm_user, esp4, esp6"), "{text}");
+                        assert!(!text.contains('\n'), "{text}");
+                    }
+                    // Not this process's right to ask.
+                    Err(StartError::Xfrm(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            });
+        });
+        asked.join().expect("the kernel's answer");
     }
 
     #[test]
