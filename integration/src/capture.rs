@@ -11,26 +11,23 @@ pub use packet::Packet;
 pub(crate) use packet::{Network, exchange_name, network};
 
 use crate::net::{Iface, locked};
-use crate::sys;
+use crate::ring::{Frame, Ring};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{getsockopt, sockopt};
 use std::fmt;
-use std::io::{self, IoSliceMut, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The kernel's queue for one capture: seconds of full-size frames even if nobody reads.
-const QUEUE_BYTES: usize = 128 << 20;
-/// Frames read by one system call.
-const BATCH: usize = 64;
-/// An interface without hardware segmentation limits hands over frames up to this size.
+/// The largest frame there is: an interface without hardware limits on segmentation hands
+/// over frames of 64 KiB.
 const FRAME_BYTES: usize = 65_536 + 64;
+/// How long the kernel may take to hand over the block that it has begun to fill.
+const LAST_BLOCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long [`Capture::wait_for`] sleeps between two looks.
 const NAP: Duration = Duration::from_millis(5);
 /// Ethernet, in the pcap format's list of link types.
@@ -114,6 +111,14 @@ impl Record {
 pub(crate) struct Recorder(Mutex<Vec<Record>>);
 
 impl Recorder {
+    fn add(&self, frame: &Frame<'_>) {
+        locked(&self.0).push(Record {
+            at: Timestamp(frame.at),
+            outgoing: frame.outgoing,
+            frame: frame.bytes.into(),
+        });
+    }
+
     pub(crate) fn write_pcap(&self, file: &mut impl Write) -> io::Result<()> {
         write_pcap(&locked(&self.0), file)
     }
@@ -161,18 +166,13 @@ impl Capture {
         let recorder = Arc::<Recorder>::default();
         let name = format!("{}-{}", host.name(), interface.name());
         host.evidence().add_capture(name, Arc::clone(&recorder));
-        let socket = host
-            .within(|| -> io::Result<OwnedFd> {
-                let socket = sys::packet_socket(interface.name())?;
-                setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES)?;
-                setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-                Ok(socket)
-            })
+        let ring = host
+            .within(|| Ring::open(interface.name()))
             .expect("a packet socket");
         let (stop, stopped) = UnixStream::pair().expect("two sockets");
         let reader = thread::spawn({
             let recorder = Arc::clone(&recorder);
-            move || read_until(&socket, &recorder, &stopped)
+            move || read_until(ring, &recorder, &stopped)
         });
         Self {
             recorder,
@@ -238,69 +238,46 @@ impl Drop for Capture {
 
 /// Reads until the other end of `stopped` is closed, and then until nothing is left. Returns
 /// how many the kernel dropped for want of space.
-fn read_until(socket: &OwnedFd, recorder: &Recorder, stopped: &UnixStream) -> io::Result<u32> {
-    let mut headers =
-        MultiHeaders::<LinkAddr>::preallocate(BATCH, Some(nix::cmsg_space!(libc::timespec)));
-    let mut storage = vec![0; BATCH * FRAME_BYTES];
+fn read_until(mut ring: Ring, recorder: &Recorder, stopped: &UnixStream) -> io::Result<u32> {
+    let (mut read, mut seen, mut drops) = (0_u64, 0_u64, 0);
+    let mut ended = None;
     loop {
         let mut ready = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(ring.as_fd(), PollFlags::POLLIN),
             PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, PollTimeout::NONE) {
+        // Once it shall end, only the ring is waited for.
+        let (waited_for, timeout) = match ended {
+            None => (&mut ready[..], PollTimeout::NONE),
+            Some(_) => (&mut ready[..1], PollTimeout::from(10_u8)),
+        };
+        match poll(waited_for, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // Asked before reading: what had been sent by then is read below.
-        let last_round = ready[1].any().unwrap_or(true);
-        while read_batch(socket, &mut headers, &mut storage, recorder)? {}
-        if last_round {
-            return Ok(sys::packet_statistics(socket)?.drops);
+        let stop = ended.is_none() && ready[1].any().unwrap_or(true);
+        if ready[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+        {
+            // The interface went down; packets come again when it is up.
+            getsockopt(&ring, sockopt::SocketError)?;
+        }
+        if stop {
+            // What has passed by now is counted, and is read below, block by block.
+            let counted = ring.statistics()?;
+            seen += u64::from(counted.packets);
+            drops += counted.drops;
+            ended = Some(Instant::now());
+        }
+        while let Some(frames) = ring.read(|frame| recorder.add(frame)) {
+            read += u64::from(frames);
+        }
+        if let Some(since) = ended
+            && (read + u64::from(drops) >= seen || since.elapsed() > LAST_BLOCK_LIMIT)
+        {
+            let missing = seen.saturating_sub(read) as u32;
+            return Ok(missing.max(drops));
         }
     }
-}
-
-fn read_batch(
-    socket: &OwnedFd,
-    headers: &mut MultiHeaders<LinkAddr>,
-    storage: &mut [u8],
-    recorder: &Recorder,
-) -> io::Result<bool> {
-    let mut slots: Vec<_> = storage
-        .chunks_exact_mut(FRAME_BYTES)
-        .map(|slot| [IoSliceMut::new(slot)])
-        .collect();
-    let received = match recvmmsg(
-        socket.as_raw_fd(),
-        headers,
-        slots.iter_mut(),
-        MsgFlags::MSG_DONTWAIT,
-        None,
-    ) {
-        Ok(received) => received,
-        // The interface went down; packets come again when it is up.
-        Err(Errno::EAGAIN | Errno::ENETDOWN | Errno::EINTR) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    let mut batch = Vec::with_capacity(BATCH);
-    for message in received {
-        let mut at = Timestamp::default();
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmTimestampns(time) = control {
-                at = Timestamp(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64);
-            }
-        }
-        let outgoing = message
-            .address
-            .is_some_and(|address| address.pkttype() == libc::PACKET_OUTGOING);
-        let frame = message.iovs().flatten().copied().collect();
-        batch.push(Record {
-            at,
-            outgoing,
-            frame,
-        });
-    }
-    let some = !batch.is_empty();
-    locked(&recorder.0).append(&mut batch);
-    Ok(some)
 }

@@ -42,6 +42,7 @@ pub mod fault;
 pub mod manual;
 pub mod net;
 pub mod peer;
+mod ring;
 mod sys;
 pub mod tables;
 pub mod topology;

@@ -16,17 +16,16 @@ pub(crate) struct PacketStatistics {
     pub(crate) drops: u32,
 }
 
-/// A packet socket that sees the frames of one interface of the calling thread's namespace,
-/// in both directions.
-pub(crate) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
+/// A packet socket that receives nothing until it is bound.
+pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
+}
+
+/// Binds a packet socket to the frames of one interface of the calling thread's network
+/// namespace, in both directions.
+pub(crate) fn bind_packet_socket(fd: &OwnedFd, interface: &str) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(interface)?;
-    // Without a protocol it receives nothing until it is bound to its interface.
-    let fd = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
     // SAFETY: all bit patterns are valid for this plain C struct.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -41,7 +40,23 @@ pub(crate) fn packet_socket(interface: &str) -> io::Result<OwnedFd> {
         )
     };
     Errno::result(result)?;
-    Ok(fd)
+    Ok(())
+}
+
+/// Sets an option of a packet socket (packet(7)). `T` must be the C type that the option takes.
+pub(crate) fn set_packet_option<T: Copy>(fd: &OwnedFd, name: i32, value: &T) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes, the size of what `value` points to.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Reads and resets a packet socket's counters (PACKET_STATISTICS, packet(7)).

@@ -3,7 +3,7 @@
 
 use epochgate_integration::esp::CONTROL_PING;
 use epochgate_integration::topology::{
-    CLIENT, CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET,
+    CLIENT, CLIENT_INNER, CLIENT_LAN, CLIENT_NET, SERVER, SERVER_INNER, SERVER_LAN, SERVER_NET,
 };
 use epochgate_integration::{
     KeyLog, Packet, Packets, Selectors, TcpFlow, Topology, Trace, UdpFlow, World, audit,
@@ -395,6 +395,28 @@ fn a_router_that_restarts_forgets_its_connections() {
     assert!(known() > 0);
     net.router.forget_connections();
     assert_eq!(known(), 0);
+}
+
+#[test]
+fn a_capture_keeps_esp_as_it_passed_though_its_receiver_decrypts_in_place() {
+    let net = Topology::new("in_place").masquerade().lans().build();
+    let keys = net.client_keys();
+    let (left, right) = (net.capture_client(), net.capture_server());
+    static_tunnel_without_nat(&net);
+    let lans = net.client_lan.as_ref().zip(net.server_lan.as_ref());
+    let (client_lan, server_lan) = lans.expect("both");
+    // Forwarded TCP segments lie in pages that sender, captures and receiver share.
+    let flow = TcpFlow::new((client_lan, CLIENT_LAN), (server_lan, SERVER_LAN), 5000);
+    flow.start(TCP_LIMIT).finish().expect("every byte");
+    for wire in [left, right] {
+        let trace = Trace::of(wire.stop(), &keys);
+        let mut esp = trace
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.packet, Packet::Esp { .. }));
+        assert!(esp.clone().count() > 100_000 / 1_500);
+        assert!(esp.all(|entry| entry.inner.is_some()));
+    }
 }
 
 fn namespaces_of(prefix: &str) -> usize {
