@@ -107,6 +107,11 @@ fn a_stopped_daemon_leaves_its_traffic_blocked_and_everybody_elses_alone() {
 
     assert!(client.stop().success());
     assert_eq!(our_states(&net.client), []);
+    let log = std::fs::read_to_string(net.client.folder().join("client-epochgated.log"));
+    assert!(
+        log.expect("its log")
+            .contains("traffic is held: the daemon stops")
+    );
     assert_eq!(our_policies(&net.client).len(), 3, "out, in and fwd");
     assert_eq!(larval_drop(&net.client), "1", "as it was before");
     assert!(

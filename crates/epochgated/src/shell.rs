@@ -115,7 +115,7 @@ impl Shell {
         self.configure(config).await?;
         match self.hands.routes.remove_leftovers().await {
             Ok(0) => {}
-            Ok(count) => info!("removed {count} routes that an earlier run left"),
+            Ok(count) => info!("routes of an earlier run removed: {count}"),
             Err(error) => warn!("{error}"),
         }
         notify(&[NotifyState::Ready]);

@@ -80,7 +80,7 @@ impl Tunnel {
         }
         let idle = matches!(self.effort, Effort::Rest | Effort::BackingOff { .. });
         let candidate = self.epochs.iter().any(super::Epoch::is_candidate);
-        if self.stopping || !idle || candidate || self.chosen() != Position::Held {
+        if self.ending.is_some() || !idle || candidate || self.chosen() != Position::Held {
             return;
         }
         self.wanted = true;
@@ -100,7 +100,7 @@ impl Tunnel {
             (Effort::BackingOff { .. }, Gate::Present(_)) if self.operator_waits() => {}
             (_, _) => return,
         }
-        if self.stopping || self.epochs.iter().any(super::Epoch::is_candidate) {
+        if self.ending.is_some() || self.epochs.iter().any(super::Epoch::is_candidate) {
             return;
         }
         self.effort = Effort::Rest;

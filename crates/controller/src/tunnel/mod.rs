@@ -123,8 +123,8 @@ pub(crate) struct Tunnel {
     contacted: bool,
     /// Time from us to the peer and back, as the latest IKE SA's exchanges took it.
     ike_round_trip: Option<Duration>,
-    /// The daemon stops: nothing is started or accepted any more.
-    stopping: bool,
+    /// Why it comes to its end, once it does: nothing is started or accepted any more.
+    ending: Option<&'static str>,
     routes: BTreeSet<RouteSpec>,
     wishes: Vec<(CommandId, Wish)>,
     counters: Counters,
@@ -150,7 +150,7 @@ impl Tunnel {
             wanted: false,
             contacted: false,
             ike_round_trip: None,
-            stopping: false,
+            ending: None,
             routes: BTreeSet::new(),
             wishes: Vec::new(),
             counters: Counters::default(),
@@ -241,7 +241,7 @@ impl Tunnel {
 
     /// The daemon stops: policies hold on, or go, as `on-stop` says; SAs go.
     pub(crate) fn stop(&mut self, cx: &mut Context<'_>) {
-        self.stopping = true;
+        self.ending = Some("the daemon stops");
         if matches!(self.config.on_stop, crate::config::OnStop::Remove) {
             if !self.gate.is_down() {
                 self.down(None, cx);
@@ -253,7 +253,8 @@ impl Tunnel {
 
     /// Ends all negotiation and all SAs; the policies hold, and the routes stay: without them the
     /// host would send from another address, past the policies and in clear.
-    fn halt(&mut self, why: &str, cx: &mut Context<'_>) {
+    fn halt(&mut self, why: &'static str, cx: &mut Context<'_>) {
+        self.ending = Some(why);
         let outcome = CommandOutcome::Failed(format!("tunnel {}: {why}", self.config.name));
         self.answer_all(|_| true, &outcome, cx);
         self.wanted = false;
@@ -268,7 +269,7 @@ impl Tunnel {
     /// whoever takes them over: both are returned.
     pub(crate) fn leave(
         &mut self,
-        why: &str,
+        why: &'static str,
         cx: &mut Context<'_>,
     ) -> (BTreeSet<PolicyKey>, BTreeSet<RouteSpec>) {
         self.halt(why, cx);

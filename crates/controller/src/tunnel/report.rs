@@ -76,6 +76,9 @@ impl Tunnel {
             Gate::Refused { reason, .. } => return reason.clone(),
             Gate::Present(_) => {}
         }
+        if let Some(why) = self.ending {
+            return why.into();
+        }
         if let Some(reason) = &self.cannot_ping {
             return reason.clone();
         }

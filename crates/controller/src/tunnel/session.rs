@@ -43,7 +43,7 @@ impl Tunnel {
     }
 
     fn established(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
-        if self.stopping || self.gate.is_down() {
+        if self.ending.is_some() || self.gate.is_down() {
             cx.ike.close(session, cx.now);
             return;
         }
@@ -147,7 +147,7 @@ impl Tunnel {
         if self.epochs.len() >= EPOCHS_MAX {
             self.drop_spare_epoch(cx);
         }
-        let ready = !self.stopping && matches!(self.gate, Gate::Present(_));
+        let ready = self.ending.is_none() && matches!(self.gate, Gate::Present(_));
         if !ready || self.epochs.len() >= EPOCHS_MAX {
             self.refuse(session, child, cx);
             return;
