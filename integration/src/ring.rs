@@ -25,7 +25,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 const BLOCKS: usize = 256;
 const RING_BYTES: usize = BLOCK_BYTES * BLOCKS;
 /// A block that is not full is handed over after this time.
-const RETIRE_MILLISECONDS: u32 = 5;
+const RETIRE_MILLISECONDS: u32 = 50;
 /// Only a granularity in this version; blocks are filled with frames of any length.
 const FRAME_BYTES: usize = 2048;
 

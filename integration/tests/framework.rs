@@ -230,10 +230,6 @@ fn fast_traffic_both_ways_is_neither_lost_nor_missed_by_the_captures() {
     println!("up: {up}\ndown: {down}\nin {took:?}");
     up.assert_perfect();
     down.assert_perfect();
-    assert!(
-        took < Duration::from_secs(6),
-        "slower than 1,500 packets/s: {took:?}"
-    );
     assert_eq!(
         audit::carried(&Trace::of(left.stop(), &keys), 4000).len(),
         6_000

@@ -19,6 +19,9 @@ use crate::outbox::Owner;
 /// first ping right behind that answer would find no SA there.
 const RESPONDER_HEAD_START: Duration = Duration::from_millis(20);
 
+/// How many times `ping.attempts` pings an epoch gets that the peer started, while another is open.
+const RESPONDER_PATIENCE: u32 = 4;
+
 /// Pings sent at once after a reply that came through another epoch: the peer switches when the
 /// ping arrives, its kernel's reply may still be ahead of that switch.
 const CHASES_MAX: u32 = 1;
@@ -112,6 +115,7 @@ impl Tunnel {
     pub(super) fn epoch_timeout(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         let now = cx.now;
         let attempts = self.config.ping.attempts;
+        let patient = self.attempts_of(number);
         let idle = self.silence_allowed();
         let is_chosen = self.chosen() == super::Position::Open(number);
         let past = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
@@ -129,7 +133,7 @@ impl Tunnel {
             Stage::Installing(_) | Stage::Draining { .. } => {}
             Stage::Proving(proving) => {
                 if past(proving.pings.due()) {
-                    next = if proving.failed || proving.pings.sent() < attempts {
+                    next = if proving.failed || proving.pings.sent() < patient {
                         Next::Ping
                     } else {
                         Next::Unanswered
@@ -188,6 +192,21 @@ impl Tunnel {
             Next::Nothing => {}
             Next::Ping => self.send_ping(number, cx),
             Next::Unanswered => self.unanswered(number, cx),
+        }
+    }
+
+    /// Pings that a new epoch gets. The peer that started it has no SAs until it has our answer,
+    /// which IKE may have to repeat for seconds; while another epoch carries all traffic that is no
+    /// reason to start over.
+    fn attempts_of(&self, number: EpochNumber) -> u32 {
+        let attempts = self.config.ping.attempts;
+        let ours_alone = self
+            .epoch(number)
+            .is_none_or(|epoch| epoch.started_by == Side::Us);
+        if ours_alone || self.chosen() == super::Position::Held {
+            attempts
+        } else {
+            attempts.saturating_mul(RESPONDER_PATIENCE)
         }
     }
 
