@@ -206,6 +206,8 @@ fn ten_thousand_hostile_datagrams_cost_no_packet_and_no_memory() {
     let before = Footprint::of(&server);
     storm(&net.router, &seeds, 2, STORM);
     server.run(&["status"]);
+    // The daemon takes leave of the command when it gets to it.
+    std::thread::sleep(Duration::from_millis(500));
     let after = Footprint::of(&server);
     println!("{STORM} datagrams: {before:?} -> {after:?}");
 
