@@ -200,3 +200,54 @@ pub struct TunnelConfig {
     /// ESP algorithms.
     pub esp: EspSuite,
 }
+
+impl TunnelConfig {
+    /// A site-to-site tunnel that takes every default of `docs/configuration.md`, but for the
+    /// algorithms: one suite, AES-GCM-256, HMAC-SHA-256 and X25519. Its selectors are empty.
+    #[must_use]
+    pub fn new(name: &str, role: Role, local: End, remote: End, psk: Secret) -> Self {
+        Self {
+            name: TunnelName(name.into()),
+            role,
+            local,
+            remote,
+            psk,
+            local_traffic: Vec::new(),
+            remote_traffic: Vec::new(),
+            template: PolicyTemplate {
+                name: "site-to-site".into(),
+                forward: true,
+                exempt_neighbour_discovery: true,
+                routes: true,
+                priority: 254_700,
+            },
+            start: match role {
+                Role::Client => Start::OnDemand,
+                Role::Server => Start::Listen,
+            },
+            nat_traversal: NatTraversal::Auto,
+            on_stop: OnStop::Block,
+            ping: PingConfig {
+                source: None,
+                target: None,
+                interval: Duration::from_millis(250),
+                attempts: 4,
+                idle: Duration::from_secs(10),
+            },
+            epoch: EpochConfig {
+                lifetime: Duration::from_secs(3600),
+                wait: true,
+                drain: Duration::from_secs(2),
+            },
+            ike: IkeSuite {
+                ciphers: vec![Cipher::AesGcm256],
+                prfs: vec![Prf::HmacSha256],
+                groups: vec![Group::X25519],
+            },
+            esp: EspSuite {
+                ciphers: vec![Cipher::AesGcm256],
+                groups: vec![Group::X25519],
+            },
+        }
+    }
+}

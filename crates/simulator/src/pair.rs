@@ -9,11 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epochgate_controller::Secret;
-use epochgate_controller::config::{
-    Config, End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
-    PolicyTemplate, Role, Start, TunnelConfig, TunnelName,
-};
-use epochgate_controller::crypto::{Cipher, Crypto, Group, Prf};
+use epochgate_controller::config::{Config, End, Identity, Role, Start, TunnelConfig, TunnelName};
+use epochgate_controller::crypto::Crypto;
 use epochgate_controller::event::EpochNumber;
 use epochgate_controller::io::{Command, CommandId};
 use epochgate_controller::status::{GateStatus, TunnelStatus};
@@ -66,45 +63,17 @@ impl Default for Plan {
             address: Some(SERVER_OUTER),
             id: Identity::Fqdn("hq.example".into()),
         };
+        let psk = Secret::from(vec![0x5a; 32]);
         let client = TunnelConfig {
-            name: TunnelName("branch".into()),
-            role: Role::Client,
-            local: client_end.clone(),
-            remote: server_end.clone(),
-            psk: Secret::from(vec![0x5a; 32]),
             local_traffic: vec![client_network],
             remote_traffic: vec![server_network],
-            template: PolicyTemplate {
-                name: "site-to-site".into(),
-                forward: true,
-                exempt_neighbour_discovery: false,
-                routes: true,
-                priority: 1000,
-            },
-            start: Start::OnDemand,
-            nat_traversal: NatTraversal::Auto,
-            on_stop: OnStop::Block,
-            ping: PingConfig {
-                source: None,
-                target: None,
-                interval: Duration::from_millis(250),
-                attempts: 4,
-                idle: Duration::from_secs(10),
-            },
-            epoch: EpochConfig {
-                lifetime: Duration::from_secs(3600),
-                wait: true,
-                drain: Duration::from_secs(2),
-            },
-            ike: IkeSuite {
-                ciphers: vec![Cipher::AesGcm256],
-                prfs: vec![Prf::HmacSha256],
-                groups: vec![Group::X25519],
-            },
-            esp: EspSuite {
-                ciphers: vec![Cipher::AesGcm256],
-                groups: vec![Group::X25519],
-            },
+            ..TunnelConfig::new(
+                "branch",
+                Role::Client,
+                client_end.clone(),
+                server_end.clone(),
+                psk,
+            )
         };
         let server = TunnelConfig {
             role: Role::Server,

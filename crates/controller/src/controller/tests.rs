@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use super::Controller;
 use crate::Timestamp;
-use crate::config::{
-    Config, End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
-    PolicyTemplate, Role, Start, TunnelConfig, TunnelName,
-};
-use crate::crypto::{Cipher, Group, Prf};
+use crate::config::{Config, End, Identity, OnStop, Role, TunnelConfig, TunnelName};
 use crate::event::EventKind;
 use crate::io::{
     Command, CommandId, CommandOutcome, Input, Output, PolicyKey, XfrmError, XfrmOp, XfrmReply,
@@ -129,44 +125,16 @@ fn tunnel(name: &str, remote: &[&str]) -> TunnelConfig {
         id: Identity::Fqdn(format!("{address}.example")),
     };
     TunnelConfig {
-        name: name_of(name),
-        role: Role::Client,
-        local: end("192.0.2.2"),
-        remote: end("203.0.113.1"),
-        psk: b"a key that only tests use".to_vec().into(),
         local_traffic: vec![network("10.1.0.0/16")],
         remote_traffic: remote.iter().map(|text| network(text)).collect(),
-        template: PolicyTemplate {
-            name: "site-to-site".into(),
-            forward: true,
-            exempt_neighbour_discovery: true,
-            routes: true,
-            priority: 254_700,
-        },
-        start: Start::OnDemand,
-        nat_traversal: NatTraversal::Auto,
         on_stop: OnStop::Remove,
-        ping: PingConfig {
-            source: None,
-            target: None,
-            interval: Duration::from_millis(250),
-            attempts: 4,
-            idle: Duration::from_secs(10),
-        },
-        epoch: EpochConfig {
-            lifetime: Duration::from_secs(3600),
-            wait: true,
-            drain: Duration::from_secs(2),
-        },
-        ike: IkeSuite {
-            ciphers: vec![Cipher::AesGcm256],
-            prfs: vec![Prf::HmacSha256],
-            groups: vec![Group::X25519],
-        },
-        esp: EspSuite {
-            ciphers: vec![Cipher::AesGcm256],
-            groups: vec![Group::X25519],
-        },
+        ..TunnelConfig::new(
+            name,
+            Role::Client,
+            end("192.0.2.2"),
+            end("203.0.113.1"),
+            b"a key that only tests use".to_vec().into(),
+        )
     }
 }
 

@@ -24,8 +24,7 @@ use std::time::Duration;
 use epochgate_ike_wire::{ExchangeType, Header, Message, NotifyType, Payload};
 
 use crate::config::{
-    End as ConfigEnd, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
-    PolicyTemplate, Role, Start, TunnelConfig, TunnelName,
+    End as ConfigEnd, EspSuite, Identity, IkeSuite, NatTraversal, Role, TunnelConfig,
 };
 use crate::crypto::{Cipher, Crypto, Group, Prf};
 use crate::io::Datagram;
@@ -127,36 +126,10 @@ fn config(end: End) -> TunnelConfig {
         End::Client => (Role::Client, client, server, client_net, server_net),
         End::Server => (Role::Server, server, client, server_net, client_net),
     };
+    let psk = Secret::from(&b"correct horse battery staple"[..]);
     TunnelConfig {
-        name: TunnelName("branch".into()),
-        role,
-        local,
-        remote,
-        psk: Secret::from(&b"correct horse battery staple"[..]),
         local_traffic,
         remote_traffic,
-        template: PolicyTemplate {
-            name: "site-to-site".into(),
-            forward: true,
-            exempt_neighbour_discovery: false,
-            routes: true,
-            priority: 1,
-        },
-        start: Start::OnDemand,
-        nat_traversal: NatTraversal::Auto,
-        on_stop: OnStop::Block,
-        ping: PingConfig {
-            source: None,
-            target: None,
-            interval: Duration::from_millis(250),
-            attempts: 4,
-            idle: Duration::from_secs(10),
-        },
-        epoch: EpochConfig {
-            lifetime: Duration::from_secs(3600),
-            wait: true,
-            drain: Duration::from_secs(10),
-        },
         ike: IkeSuite {
             ciphers: vec![Cipher::AesGcm256, Cipher::AesGcm128],
             prfs: vec![Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512],
@@ -166,6 +139,7 @@ fn config(end: End) -> TunnelConfig {
             ciphers: vec![Cipher::AesGcm256, Cipher::AesGcm128],
             groups: vec![],
         },
+        ..TunnelConfig::new("branch", role, local, remote, psk)
     }
 }
 
