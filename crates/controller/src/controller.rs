@@ -1,5 +1,6 @@
 //! The one type that decides: routes inputs to IKE and to the tunnels, and collects their effects.
 
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +20,10 @@ use crate::io::{
 };
 use crate::outbox::{Outbox, Owner};
 use crate::status::{STATUS_SCHEMA, StatusReport};
-use crate::tunnel::policies::Reqids;
 use crate::tunnel::{Context, Tunnel};
 use crate::{REQIDS, Timestamp};
+
+use registry::Registry;
 
 /// How long a stop waits for the peers' and the kernel's answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -32,7 +34,7 @@ pub struct Controller {
     ike: Endpoint,
     out: Outbox,
     host: Host,
-    tunnels: BTreeMap<TunnelId, Tunnel>,
+    tunnels: Registry,
     last_id: u32,
     phase: Phase,
     now: Timestamp,
@@ -71,7 +73,7 @@ impl Controller {
             crypto,
             out: Outbox::default(),
             host: Host::default(),
-            tunnels: BTreeMap::new(),
+            tunnels: Registry::default(),
             last_id: 0,
             phase: Phase::Fresh,
             now: Timestamp::ZERO,
@@ -88,15 +90,30 @@ impl Controller {
             Input::XfrmDone { op, result } => self.xfrm_done(op, result),
             Input::Xfrm(event) => self.xfrm_event(event),
             Input::PingReply { nonce, from } => {
-                self.any_tunnel(|tunnel, cx| tunnel.ping_replied(nonce, from, cx));
+                let replied = |tunnel: &mut Tunnel, cx: &mut Context<'_>| {
+                    tunnel.ping_replied(nonce, from, cx)
+                };
+                if let Some(id) = self.tunnels.with_ping(nonce)
+                    && self.with_tunnel(id, replied) == Some(true)
+                {
+                    self.tunnels.forget_ping(nonce);
+                }
             }
             Input::PingFailed { nonce, error } => {
-                self.any_tunnel(|tunnel, _| tunnel.ping_failed(nonce, &error));
+                if let Some(id) = self.tunnels.with_ping(nonce) {
+                    self.with_tunnel(id, |tunnel, _| tunnel.ping_failed(nonce, &error));
+                }
             }
             Input::SourceFound {
                 destination,
                 source,
-            } => self.each_tunnel(|tunnel, cx| tunnel.source_found(destination, &source, cx)),
+            } => {
+                for id in self.tunnels.take_seekers(destination) {
+                    self.with_tunnel(id, |tunnel, cx| {
+                        tunnel.source_found(destination, &source, cx);
+                    });
+                }
+            }
             Input::RouteFailed { route, error } => self.each_tunnel(|tunnel, cx| {
                 tunnel.route_failed(route, &error, cx);
             }),
@@ -108,7 +125,9 @@ impl Controller {
             Input::Command(id, command) => self.command(id, command),
             Input::Timeout => {
                 self.ike.handle_timeout(self.now);
-                self.each_tunnel(Tunnel::handle_timeout);
+                for id in self.tunnels.due(self.now) {
+                    self.with_tunnel(id, Tunnel::handle_timeout);
+                }
             }
         }
         self.drain_ike();
@@ -121,8 +140,8 @@ impl Controller {
             return output;
         }
         let ike = self.ike.next_timeout().map(|at| (at, WakeReason::Ike));
-        let tunnels = self.tunnels.values().filter_map(Tunnel::next_timeout);
-        let tunnel = tunnels.min().map(|at| (at, WakeReason::Tunnel));
+        let tunnel = self.tunnels.next_timeout();
+        let tunnel = tunnel.map(|at| (at, WakeReason::Tunnel));
         let stop = match &self.phase {
             Phase::Stopping { until, .. } => Some((*until, WakeReason::Tunnel)),
             Phase::Fresh | Phase::TakingOver(_) | Phase::Running | Phase::Stopped => None,
@@ -143,7 +162,8 @@ impl Controller {
         id: TunnelId,
         act: impl FnOnce(&mut Tunnel, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        let tunnel = self.tunnels.get_mut(&id)?;
+        let tunnel = self.tunnels.get_mut(id)?;
+        let before = self.out.len();
         let mut cx = Context {
             now: self.now,
             ike: &mut self.ike,
@@ -151,22 +171,15 @@ impl Controller {
             host: &self.host,
             crypto: &*self.crypto,
         };
-        Some(act(tunnel, &mut cx))
+        let result = act(tunnel, &mut cx);
+        self.tunnels.refresh(id);
+        self.tunnels.note(id, self.out.since(before), self.now);
+        Some(result)
     }
 
     fn each_tunnel(&mut self, mut act: impl FnMut(&mut Tunnel, &mut Context<'_>)) {
-        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
-        for id in ids {
+        for id in self.tunnels.ids() {
             self.with_tunnel(id, &mut act);
-        }
-    }
-
-    fn any_tunnel(&mut self, mut act: impl FnMut(&mut Tunnel, &mut Context<'_>) -> bool) {
-        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
-        for id in ids {
-            if self.with_tunnel(id, &mut act) == Some(true) {
-                return;
-            }
         }
     }
 
@@ -204,22 +217,19 @@ impl Controller {
     }
 
     fn xfrm_event(&mut self, event: XfrmEvent) {
-        let concerned = |tunnel: &Tunnel| match event {
-            XfrmEvent::Acquire { reqid } => tunnel.reqids().hold == reqid,
+        let concerned = match event {
+            XfrmEvent::Acquire { reqid } => self.tunnels.with_hold_reqid(reqid),
             XfrmEvent::FirstPacket(sa)
             | XfrmEvent::Expired(sa)
             | XfrmEvent::SaRemoved(sa)
-            | XfrmEvent::MappingChanged { sa, .. } => tunnel.owns_sa(sa),
-            XfrmEvent::PolicyRemoved(key) => tunnel.policy_keys().contains(&key),
-            XfrmEvent::Overrun => true,
+            | XfrmEvent::MappingChanged { sa, .. } => self.tunnels.with_sa(sa),
+            XfrmEvent::PolicyRemoved(key) => self.tunnels.with_policy(key),
+            XfrmEvent::Overrun => {
+                self.each_tunnel(|tunnel, cx| tunnel.xfrm_event(event, cx));
+                None
+            }
         };
-        let ids: Vec<TunnelId> = self
-            .tunnels
-            .iter()
-            .filter(|(_, tunnel)| concerned(tunnel))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+        if let Some(id) = concerned {
             self.with_tunnel(id, |tunnel, cx| tunnel.xfrm_event(event, cx));
         }
     }
@@ -276,14 +286,18 @@ impl Controller {
     fn reconfigure(&mut self, config: Config) {
         let mut policies = BTreeSet::new();
         let mut routes = BTreeMap::new();
-        let ids: Vec<TunnelId> = self.tunnels.keys().copied().collect();
-        for id in ids {
-            let Some(tunnel) = self.tunnels.get(&id) else {
+        let wanted: BTreeMap<TunnelName, Arc<TunnelConfig>> = config
+            .tunnels
+            .iter()
+            .map(|tunnel| (tunnel.name.clone(), Arc::clone(tunnel)))
+            .collect();
+        for id in self.tunnels.ids() {
+            let Some(tunnel) = self.tunnels.get(id) else {
                 continue;
             };
             let name = tunnel.config.name.clone();
-            let new = config.tunnels.iter().find(|new| new.name == name);
-            if new.is_some_and(|new| **new == *tunnel.config) {
+            let new = wanted.get(&name);
+            if new.is_some_and(|new| *new == tunnel.config) {
                 continue;
             }
             let why = match new {
@@ -295,7 +309,7 @@ impl Controller {
                 routes.insert(name, left.1);
             }
             self.out.disown(id);
-            self.tunnels.remove(&id);
+            self.tunnels.remove(id);
         }
         self.set_tunnels(config, Left { policies, routes });
     }
@@ -303,19 +317,14 @@ impl Controller {
     /// Adds the tunnels that are not there yet, on top of what is `left`, and removes what of that
     /// nobody took over. Returns how many policies those are.
     fn set_tunnels(&mut self, config: Config, mut left: Left) -> usize {
-        let present: BTreeSet<TunnelName> = self
-            .tunnels
-            .values()
-            .map(|tunnel| tunnel.config.name.clone())
-            .collect();
         let mut added = Vec::new();
         for tunnel in config.tunnels {
-            if present.contains(&tunnel.name) {
+            if self.tunnels.named(&tunnel.name).is_some() {
                 continue;
             }
             self.last_id += 1;
             let id = TunnelId(self.last_id);
-            let reqids = self.free_reqids(&tunnel.name);
+            let reqids = self.tunnels.free_reqids(&tunnel.name);
             let routes = left.routes.remove(&tunnel.name).unwrap_or_default();
             let mut tunnel = Tunnel::new(id, tunnel, reqids);
             tunnel.inherit_routes(routes);
@@ -325,7 +334,7 @@ impl Controller {
         let pad: BTreeMap<TunnelId, Arc<TunnelConfig>> = self
             .tunnels
             .iter()
-            .map(|(id, tunnel)| (*id, Arc::clone(&tunnel.config)))
+            .map(|(id, tunnel)| (id, Arc::clone(&tunnel.config)))
             .collect();
         self.ike.configure(pad);
         for id in added {
@@ -348,26 +357,6 @@ impl Controller {
             self.out.event(&name, None, EventKind::Down);
         }
         count
-    }
-
-    /// Reqids that follow from the tunnel's name, so that a restarted daemon finds them again; the
-    /// next free ones where two names meet.
-    fn free_reqids(&self, name: &TunnelName) -> Reqids {
-        let taken: BTreeSet<u32> = self
-            .tunnels
-            .values()
-            .map(|tunnel| tunnel.reqids().child)
-            .collect();
-        let pairs = (REQIDS.end() - REQIDS.start()) / 2;
-        let first = fnv1a(name.0.as_bytes()) % pairs;
-        let child = (0..pairs)
-            .map(|step| REQIDS.start() + 2 * ((first + step) % pairs))
-            .find(|reqid| !taken.contains(reqid))
-            .unwrap_or(*REQIDS.start());
-        Reqids {
-            child,
-            hold: child + 1,
-        }
     }
 
     fn command(&mut self, id: CommandId, command: Command) {
@@ -396,11 +385,7 @@ impl Controller {
         name: &TunnelName,
         act: impl FnOnce(&mut Tunnel, &mut Context<'_>),
     ) {
-        let found = self
-            .tunnels
-            .iter()
-            .find(|(_, tunnel)| tunnel.config.name == *name)
-            .map(|(id, _)| *id);
+        let found = self.tunnels.named(name);
         if let (Phase::Running, Some(id)) = (&self.phase, found) {
             self.with_tunnel(id, act);
             return;
@@ -459,7 +444,7 @@ impl Controller {
     /// The SAs that are in use, for a shell that watches the kernel.
     #[must_use]
     pub fn owns_sa(&self, sa: SaId) -> bool {
-        self.tunnels.values().any(|tunnel| tunnel.owns_sa(sa))
+        self.tunnels.with_sa(sa).is_some()
     }
 
     fn tell(&mut self, kind: EventKind) {
@@ -478,11 +463,4 @@ impl fmt::Debug for Controller {
             .field("tunnels", &self.names())
             .finish_non_exhaustive()
     }
-}
-
-/// FNV-1a, 32 bits: spreads names over the reqids.
-fn fnv1a(octets: &[u8]) -> u32 {
-    octets.iter().fold(0x811c_9dc5, |hash, octet| {
-        (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193)
-    })
 }

@@ -41,6 +41,16 @@ impl Outbox {
         self.queue.pop_front()
     }
 
+    /// Effects that wait to be performed.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Those that came after the first `count`.
+    pub(crate) fn since(&self, count: usize) -> impl Iterator<Item = &Output> {
+        self.queue.iter().skip(count)
+    }
+
     /// Asks the kernel; `owner` gets the result.
     pub(crate) fn xfrm(&mut self, owner: Owner, op: XfrmOp) -> OpId {
         let id = OpId(self.next_op);

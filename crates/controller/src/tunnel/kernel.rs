@@ -321,11 +321,11 @@ impl Tunnel {
         self.sweep(cx);
     }
 
-    /// Whether an SA of the kernel belongs to one of the epochs.
-    pub(crate) fn owns_sa(&self, sa: SaId) -> bool {
+    /// The SAs of all its epochs.
+    pub(crate) fn sas(&self) -> impl Iterator<Item = SaId> {
         self.epochs
             .iter()
-            .any(|epoch| epoch.inbound == sa || epoch.outbound == sa)
+            .flat_map(|epoch| [epoch.inbound, epoch.outbound])
     }
 
     fn sa_lost(&mut self, sa: SaId, why: &str, cx: &mut Context<'_>) {

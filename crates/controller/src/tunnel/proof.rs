@@ -343,7 +343,7 @@ impl Tunnel {
     }
 
     /// A control ping could not even be sent; false if it is not this tunnel's.
-    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str) -> bool {
+    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str) {
         let mine = self
             .epochs
             .iter_mut()
@@ -352,7 +352,6 @@ impl Tunnel {
         if mine {
             self.last_error = Some(format!("a control ping could not be sent: {error}"));
         }
-        mine
     }
 
     /// The inbound counter after a reply: it moved if the reply came through this epoch.
