@@ -106,8 +106,7 @@ fn admit(
     let (local, remote) = (session.path.local.ip(), session.path.remote.ip());
     let known: Vec<(TunnelId, &Arc<TunnelConfig>)> = ctx
         .pad
-        .candidates(local, remote)
-        .filter(|(_, config)| identity::is(&id.identity, &config.remote.id))
+        .peers(local, remote, &id.identity)
         .filter(|(_, config)| {
             payloads
                 .id_responder

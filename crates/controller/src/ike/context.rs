@@ -1,54 +1,23 @@
 //! What every handler of an IKE SA works with: cryptography, bounds, the peer authorization
 //! database, the time, and where its results go.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use epochgate_ike_wire::{IkeSpi, Nonce};
 
 use crate::Timestamp;
-use crate::config::TunnelConfig;
 use crate::crypto::{Crypto, CryptoError};
 use crate::io::{Datagram, Spi};
 
 use super::limits::{Limits, NONCE_LEN};
+use super::pad::Pad;
 use super::rate::RateLimit;
 use super::{ChildId, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
 
 /// SPIs below are reserved by IANA (RFC 4303 §2.1).
 const RESERVED_SPIS: u32 = 0x100;
-
-/// The peer authorization database (RFC 4301 §4.4.3): who may be a peer, how it proves it, and
-/// what it may have.
-#[derive(Debug, Default)]
-pub(super) struct Pad {
-    pub(super) tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>,
-    /// The address that each tunnel's peer is told to ping.
-    pub(super) announcements: BTreeMap<TunnelId, IpAddr>,
-}
-
-impl Pad {
-    /// Tunnels that a peer at `remote` which reached us at `local` may belong to, those that name
-    /// the peer's address first.
-    pub(super) fn candidates(
-        &self,
-        local: IpAddr,
-        remote: IpAddr,
-    ) -> impl Iterator<Item = (TunnelId, &Arc<TunnelConfig>)> {
-        let at = move |named: bool| {
-            self.tunnels.iter().filter(move |(_, config)| {
-                let theirs = match config.remote.address {
-                    Some(address) => named && address == remote,
-                    None => !named,
-                };
-                theirs && config.local.address.is_none_or(|address| address == local)
-            })
-        };
-        at(true).chain(at(false)).map(|(id, config)| (*id, config))
-    }
-}
 
 /// An IKE SA's names towards the tunnels.
 #[derive(Clone, Copy, Debug)]

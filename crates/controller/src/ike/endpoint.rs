@@ -15,11 +15,12 @@ use crate::crypto::Crypto;
 use crate::io::Datagram;
 use crate::status::IkeStatus;
 
-use super::context::{Context, Name, Pad};
+use super::context::{Context, Name};
 use super::cookie::Cookies;
 use super::informational::Closing;
 use super::init::{Initiating, only, provider};
 use super::limits::Limits;
+use super::pad::Pad;
 use super::payloads::{Fault, Payloads};
 use super::rate::RateLimit;
 use super::respond::{self, Answer, InitKey, Load};
@@ -42,6 +43,7 @@ pub(crate) struct Endpoint {
     timers: BTreeSet<(Timestamp, IkeSaId)>,
     /// Those that are over and only repeat their last response.
     lingering: BTreeSet<IkeSaId>,
+    established: BTreeSet<(TunnelId, IkeSaId)>,
     cookies: Cookies,
     /// Unprotected answers, which anybody can provoke (RFC 7296 §2.21.4).
     unprotected: RateLimit,
@@ -73,6 +75,7 @@ impl Endpoint {
             half_open: BTreeMap::new(),
             timers: BTreeSet::new(),
             lingering: BTreeSet::new(),
+            established: BTreeSet::new(),
             cookies: Cookies::default(),
             unprotected: RateLimit::per_second(per_second),
             strangers: RateLimit::per_second(STRANGERS_PER_SECOND),
@@ -93,10 +96,7 @@ impl Endpoint {
                 it.config = Arc::clone(config);
             }
         }
-        self.pad
-            .announcements
-            .retain(|tunnel, _| tunnels.contains_key(tunnel));
-        self.pad.tunnels = tunnels;
+        self.pad.configure(tunnels);
     }
 
     /// Sets the address that the tunnel's peer is told to ping, in every IKE_AUTH from now on.
@@ -119,7 +119,7 @@ impl Endpoint {
     ) -> IkeSaId {
         let id = self.next_id();
         let name = Name { id, tunnel };
-        let Some(config) = self.pad.tunnels.get(&tunnel).map(Arc::clone) else {
+        let Some(config) = self.pad.tunnel(tunnel).map(Arc::clone) else {
             let reason = CloseReason::Failed("the tunnel is not configured".to_owned());
             self.closed(name, reason);
             return id;
@@ -385,15 +385,8 @@ impl Endpoint {
 
     /// A peer that comes back again and again without a goodbye leaves its old IKE SAs behind.
     fn limit_sas(&mut self, tunnel: TunnelId, now: Timestamp) {
-        let mut established = self.sas.iter().filter_map(|(id, slot)| match &slot.sa {
-            IkeSa::Established(it) if it.name.tunnel == tunnel => Some(*id),
-            IkeSa::Established(_)
-            | IkeSa::Initiating(_)
-            | IkeSa::HalfOpen(_)
-            | IkeSa::Authenticating(_)
-            | IkeSa::Closing(_)
-            | IkeSa::Lingering(_) => None,
-        });
+        let of_tunnel = (tunnel, IkeSaId(0))..=(tunnel, IkeSaId(u64::MAX));
+        let mut established = self.established.range(of_tunnel).map(|(_, id)| *id);
         let oldest = established.next();
         let others = established.count();
         if let Some(oldest) = oldest
@@ -422,6 +415,9 @@ impl Endpoint {
             self.half_open.remove(key);
         }
         self.lingering.remove(&id);
+        if let IkeSa::Established(it) = &slot.sa {
+            self.established.remove(&(it.name.tunnel, id));
+        }
         Some(slot.sa)
     }
 
@@ -449,8 +445,17 @@ impl Endpoint {
         if let Some(key) = &slot.half_open {
             self.half_open.insert(key.clone(), id);
         }
-        if matches!(slot.sa, IkeSa::Lingering(_)) {
-            self.lingering.insert(id);
+        match &slot.sa {
+            IkeSa::Lingering(_) => {
+                self.lingering.insert(id);
+            }
+            IkeSa::Established(it) => {
+                self.established.insert((it.name.tunnel, id));
+            }
+            IkeSa::Initiating(_)
+            | IkeSa::HalfOpen(_)
+            | IkeSa::Authenticating(_)
+            | IkeSa::Closing(_) => {}
         }
         self.sas.insert(id, slot);
         if self.lingering.len() > self.limits.lingering_max

@@ -20,21 +20,31 @@ pub(super) fn identification(identity: &Identity) -> Identification {
 /// Whether the peer says this identity. Host names are compared without regard to case
 /// (RFC 4945 §3.1.2).
 pub(super) fn is(said: &WireIdentity, identity: &Identity) -> bool {
-    match (said, identity) {
-        (WireIdentity::Ipv4(said), Identity::Address(IpAddr::V4(address))) => said == address,
-        (WireIdentity::Ipv6(said), Identity::Address(IpAddr::V6(address))) => said == address,
-        (WireIdentity::Fqdn(said), Identity::Fqdn(name)) => said.eq_ignore_ascii_case(name),
-        (WireIdentity::Rfc822(said), Identity::Mail(address)) => said == address,
-        (WireIdentity::KeyId(said), Identity::KeyId(octets)) => said == octets,
-        (
-            WireIdentity::Ipv4(_)
-            | WireIdentity::Ipv6(_)
-            | WireIdentity::Fqdn(_)
-            | WireIdentity::Rfc822(_)
-            | WireIdentity::KeyId(_)
-            | WireIdentity::Dn(_)
-            | WireIdentity::Other { .. },
-            _,
-        ) => false,
-    }
+    wire_key(said).is_some_and(|said| said == key(identity))
+}
+
+/// An identity in the form in which equal ones are equal: its type and its octets, those of host
+/// names in lower case (RFC 4945 §3.1.2).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(Identity);
+
+/// The key of a configured identity.
+pub(super) fn key(identity: &Identity) -> Key {
+    Key(match identity {
+        Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
+        Identity::Address(_) | Identity::Mail(_) | Identity::KeyId(_) => identity.clone(),
+    })
+}
+
+/// The key of what a peer says, if it is of a type that can be configured.
+pub(super) fn wire_key(said: &WireIdentity) -> Option<Key> {
+    let said = match said {
+        WireIdentity::Ipv4(address) => Identity::Address(IpAddr::V4(*address)),
+        WireIdentity::Ipv6(address) => Identity::Address(IpAddr::V6(*address)),
+        WireIdentity::Fqdn(name) => Identity::Fqdn(name.clone()),
+        WireIdentity::Rfc822(address) => Identity::Mail(address.clone()),
+        WireIdentity::KeyId(octets) => Identity::KeyId(octets.clone()),
+        WireIdentity::Dn(_) | WireIdentity::Other { .. } => return None,
+    };
+    Some(key(&said))
 }

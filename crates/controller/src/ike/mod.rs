@@ -20,6 +20,7 @@ mod init;
 mod keys;
 mod limits;
 mod nat_detection;
+mod pad;
 mod payloads;
 mod proposal;
 mod protect;

@@ -96,7 +96,7 @@ pub(super) fn respond(
     let guess = Some(theirs.method);
     let candidates: Vec<_> = ctx
         .pad
-        .candidates(datagram.local.ip(), datagram.remote.ip())
+        .distinct(datagram.local.ip(), datagram.remote.ip())
         .map(|(_, config)| config)
         .collect();
     let Some((config, chosen)) = candidates.iter().find_map(|config| {
