@@ -32,6 +32,9 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.traffic",
     "tunnel.NAME.traffic.local",
     "tunnel.NAME.traffic.remote",
+    "tunnel.NAME.path",
+    "tunnel.NAME.path.fragmentation",
+    "tunnel.NAME.path.fragment-size",
     "tunnel.NAME.ping",
     "tunnel.NAME.ping.source",
     "tunnel.NAME.ping.target",
@@ -100,6 +103,14 @@ pub struct Bounds<T> {
     /// Value of an absent key.
     pub default: T,
 }
+
+/// `path.fragment-size`, in octets of IP datagram: from what every IPv4 host takes (RFC 791 §3.1) to
+/// what Ethernet with jumbo frames carries; by default what every IPv6 path does (RFC 8200 §5).
+pub const FRAGMENT_SIZE: Bounds<u32> = Bounds {
+    least: 576,
+    most: 9000,
+    default: 1280,
+};
 
 /// `ping.interval`: below 10 ms a lost reply can't be told from a slow path.
 pub const PING_INTERVAL: Bounds<Duration> = Bounds {

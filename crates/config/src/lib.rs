@@ -13,6 +13,7 @@ mod disk;
 mod files;
 pub mod keys;
 mod mask;
+mod path;
 mod reader;
 pub mod template;
 mod traffic;

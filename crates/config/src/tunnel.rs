@@ -16,6 +16,7 @@ use crate::keys::{
     EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
     PSK_LEN_MAX, PSK_LEN_MIN,
 };
+use crate::path;
 use crate::reader::{At, Section};
 use crate::template::Templates;
 use crate::traffic::{self, Surroundings, Traffic};
@@ -111,6 +112,7 @@ pub(crate) fn read(
         }
         _ => None,
     };
+    let path = path::read(&section.section("path", sink), sink);
     let epoch = read_epoch(&section.section("epoch", sink), sink);
     let ping_section = section.section("ping", sink);
     let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
@@ -142,6 +144,7 @@ pub(crate) fn read(
         start: start.map_or(default_start(role), |start| start.value),
         nat_traversal: nat_traversal.map_or(NatTraversal::Auto, |value| value.value),
         on_stop: on_stop.map_or(OnStop::Block, |value| value.value),
+        path,
         ping,
         epoch,
         ike,

@@ -1,5 +1,7 @@
 //! What the operator asked for, already parsed and checked (by `epochgate-config`).
 
+mod path;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use serde::Serialize;
 
 use crate::Secret;
 use crate::crypto::{Cipher, Group, Prf};
+
+pub use path::PathConfig;
 
 /// Everything that a running controller is configured with.
 #[derive(Clone, Debug, Default)]
@@ -191,6 +195,8 @@ pub struct TunnelConfig {
     pub nat_traversal: NatTraversal,
     /// What stays when the daemon stops.
     pub on_stop: OnStop,
+    /// The way between the ends.
+    pub path: PathConfig,
     /// Control pings.
     pub ping: PingConfig,
     /// Epochs.
@@ -227,6 +233,7 @@ impl TunnelConfig {
             },
             nat_traversal: NatTraversal::Auto,
             on_stop: OnStop::Block,
+            path: PathConfig::default(),
             ping: PingConfig {
                 source: None,
                 target: None,

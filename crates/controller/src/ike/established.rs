@@ -213,7 +213,11 @@ impl Established {
             .children
             .values()
             .filter_map(|it| it.peer_deletes_until);
-        retransmission.into_iter().chain(redundant).min()
+        retransmission
+            .into_iter()
+            .chain(redundant)
+            .chain(self.session.next_timeout())
+            .min()
     }
 
     pub(super) fn handle_timeout(mut self, ctx: &mut Context<'_>) -> Next {
@@ -224,6 +228,7 @@ impl Established {
             ctx.event(self.name, IkeEvent::Closed(CloseReason::NoAnswer));
             return None;
         }
+        self.session.handle_timeout(ctx.now);
         let mut overdue = Vec::new();
         for (id, child) in &mut self.children {
             if child

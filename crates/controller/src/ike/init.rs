@@ -15,6 +15,7 @@ use crate::crypto::{CryptoError, Group, KeyExchange};
 use crate::io::Datagram;
 
 use super::context::{Context, Name};
+use super::fragment;
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part, SignedOctets};
 use super::limits::INIT_RESTARTS_MAX;
 use super::nat_detection::{self, NAT_T_PORT, Nat};
@@ -334,7 +335,7 @@ impl Initiating {
             &spis,
         );
         let path = float(self.local, self.remote, nat.unwrap_or_default());
-        let session = Session::new(
+        let mut session = Session::new(
             spis,
             Part::Initiator,
             algorithms.cipher,
@@ -342,6 +343,7 @@ impl Initiating {
             path,
             nat.unwrap_or_default(),
         );
+        session.transport.fragment_size = fragment::agreed(&self.config, &payloads);
         let handshake = Handshake {
             algorithms,
             keys,
@@ -408,6 +410,7 @@ impl Question<'_> {
             )),
             NatTraversal::Off => {}
         }
+        payloads.extend(fragment::offer(self.config));
         let flags = Flags {
             initiator: true,
             ..Flags::default()

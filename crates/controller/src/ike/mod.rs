@@ -14,6 +14,7 @@ mod cookie;
 mod create_child;
 mod endpoint;
 mod established;
+mod fragment;
 mod identity;
 mod informational;
 mod init;

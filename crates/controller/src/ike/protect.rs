@@ -1,15 +1,16 @@
-//! The Encrypted payload with an AEAD cipher (RFC 7296 §3.14, RFC 5282): payloads to sealed
-//! datagrams and back.
+//! The Encrypted payload with an AEAD cipher (RFC 7296 §3.14, RFC 5282) and its fragments
+//! (RFC 7383): payloads to sealed datagrams and back.
 
 use epochgate_ike_wire::{
-    DecodeError, EncodeError, Header, Message, Payload, decode_payloads, encode_payloads,
-    encrypted_header,
+    DecodeError, EncodeError, EncryptedFragment, Header, Message, Payload, PayloadType,
+    decode_payloads, encode_payloads, encrypted_fragment_header, encrypted_header,
 };
 use thiserror::Error;
 
 use crate::Secret;
 use crate::crypto::{Cipher, Crypto, CryptoError, ICV_LEN, IV_LEN};
 
+use super::fragment::Sealed;
 use super::keys::{IkeKeys, Part};
 
 /// The keys of both directions, and what makes each IV of ours unique.
@@ -52,17 +53,53 @@ impl Protection {
         }
     }
 
-    /// Makes the datagram of a protected message.
+    /// Makes the datagrams of a protected message: one, or, where that would have more than `limit`
+    /// octets of IKE message, fragments (RFC 7383 §2.5).
     pub(super) fn seal(
         &mut self,
         crypto: &dyn Crypto,
         header: &Header,
         payloads: &[Payload],
+        limit: Option<usize>,
+    ) -> Result<Sealed, SealError> {
+        let (first, text) = encode_payloads(payloads)?;
+        let whole = encrypted_header(header, first, body_len(text.len()))?;
+        let fits = limit.is_none_or(|limit| whole.len() + body_len(text.len()) <= limit);
+        let Some(limit) = limit.filter(|_| !fits) else {
+            return Ok(Sealed::whole(self.seal_text(crypto, whole, text)?));
+        };
+        let around = encrypted_fragment_header(header, first, 1, 1, 0)?.len() + body_len(0);
+        let room = limit.saturating_sub(around).max(1);
+        let total = u16::try_from(text.len().div_ceil(room))
+            .map_err(|_| EncodeError::MessageTooLong(text.len()))?;
+        let mut sealed: Option<Sealed> = None;
+        for (number, piece) in (1..=total).zip(text.chunks(room)) {
+            // The others' Next Payload is 0: the first one tells what the message begins with.
+            let first = if number == 1 {
+                first
+            } else {
+                PayloadType::NONE
+            };
+            let len = body_len(piece.len());
+            let start = encrypted_fragment_header(header, first, number, total, len)?;
+            let datagram = self.seal_text(crypto, start, piece.to_vec())?;
+            match &mut sealed {
+                None => sealed = Some(Sealed::whole(datagram)),
+                Some(sealed) => sealed.push(&datagram),
+            }
+        }
+        sealed.ok_or_else(|| CryptoError::Provider.into())
+    }
+
+    /// Encrypts `text` behind `datagram`, the headers that it is bound to.
+    fn seal_text(
+        &mut self,
+        crypto: &dyn Crypto,
+        mut datagram: Vec<u8>,
+        mut text: Vec<u8>,
     ) -> Result<Vec<u8>, SealError> {
-        let (first, mut text) = encode_payloads(payloads)?;
         // No padding: its length alone (RFC 5282 §3).
         text.push(0);
-        let mut datagram = encrypted_header(header, first, IV_LEN + text.len() + ICV_LEN)?;
         // 2^64 messages are never reached: message IDs have 32 bits.
         let iv = self.next_iv.to_be_bytes();
         self.next_iv = self.next_iv.checked_add(1).ok_or(CryptoError::Provider)?;
@@ -86,8 +123,31 @@ impl Protection {
         let associated = encrypted
             .associated_data(datagram)
             .ok_or(OpenError::Forged)?;
-        let (iv, sealed) = encrypted
-            .body
+        let text = self.open_text(crypto, &encrypted.body, associated)?;
+        decode_payloads(encrypted.first_inner, &text).map_err(OpenError::Malformed)
+    }
+
+    /// Checks and decrypts one fragment (RFC 7383 §2.6). `datagram` are the octets that it was
+    /// decoded from.
+    pub(super) fn open_fragment(
+        &self,
+        crypto: &dyn Crypto,
+        fragment: &EncryptedFragment,
+        datagram: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        let associated = fragment
+            .associated_data(datagram)
+            .ok_or(OpenError::Forged)?;
+        self.open_text(crypto, &fragment.body, associated)
+    }
+
+    fn open_text(
+        &self,
+        crypto: &dyn Crypto,
+        body: &[u8],
+        associated: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        let (iv, sealed) = body
             .split_first_chunk::<IV_LEN>()
             .ok_or(OpenError::Forged)?;
         let mut text = sealed.to_vec();
@@ -101,6 +161,11 @@ impl Protection {
             .checked_sub(usize::from(padding))
             .ok_or(OpenError::Forged)?;
         text.truncate(length);
-        decode_payloads(encrypted.first_inner, &text).map_err(OpenError::Malformed)
+        Ok(text)
     }
+}
+
+/// Octets of the body of an Encrypted payload: IV, plaintext, its padding's length, ICV.
+const fn body_len(text_len: usize) -> usize {
+    IV_LEN + text_len + 1 + ICV_LEN
 }

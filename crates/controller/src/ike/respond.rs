@@ -6,12 +6,13 @@ use epochgate_ike_wire::{
 };
 
 use crate::Timestamp;
-use crate::config::NatTraversal;
+use crate::config::{NatTraversal, TunnelConfig};
 use crate::crypto::CryptoError;
 use crate::io::Datagram;
 
 use super::context::Context;
 use super::cookie::{Claim, Cookies};
+use super::fragment;
 use super::init::{Handshake, invalid_ke, only};
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part};
 use super::nat_detection::{self, Nat};
@@ -132,6 +133,7 @@ pub(super) fn respond(
             algorithms,
             answer: Payload::SecurityAssociation(vec![answer]),
             speaks_nat,
+            config,
         },
         payloads,
         datagram,
@@ -146,6 +148,8 @@ struct HalfOpenParts<'a> {
     algorithms: IkeAlgorithms,
     answer: Payload,
     speaks_nat: bool,
+    /// The likeliest tunnel; which it will be IKE_AUTH tells.
+    config: &'a TunnelConfig,
 }
 
 fn half_open(
@@ -162,6 +166,7 @@ fn half_open(
         algorithms,
         answer,
         speaks_nat,
+        config,
     } = parts;
     let exchange = ctx.crypto.key_exchange(algorithms.group)?;
     let ours = exchange.public_value().to_vec();
@@ -199,6 +204,10 @@ fn half_open(
             datagram.remote,
         ));
     }
+    let fragment_size = fragment::agreed(config, payloads);
+    if fragment_size.is_some() {
+        response.extend(fragment::offer(config));
+    }
     let header = response_header(spis);
     let Ok(response) = (Message {
         header,
@@ -224,7 +233,8 @@ fn half_open(
         remote: datagram.remote,
         encapsulated: nat.found(),
     };
-    let session = Session::new(spis, Part::Responder, algorithms.cipher, &keys, path, nat);
+    let mut session = Session::new(spis, Part::Responder, algorithms.cipher, &keys, path, nat);
+    session.transport.fragment_size = fragment_size;
     ctx.transmit(datagram.local, datagram.remote, response.clone());
     Ok(Answer::HalfOpen(Box::new(HalfOpen {
         id,

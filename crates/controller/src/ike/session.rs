@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 
-use epochgate_ike_wire::{ExchangeType, Flags, Header, IkeSpi, Message, Payload};
+use epochgate_ike_wire::{
+    EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message, Payload, decode_payloads,
+};
 
 use crate::Timestamp;
 use crate::crypto::Cipher;
@@ -11,6 +13,7 @@ use crate::io::Datagram;
 
 use super::Path;
 use super::context::Context;
+use super::fragment::{self, Collected, Reassembly, Sealed};
 use super::keys::{IkeKeys, IkeSpis, Part};
 use super::limits::Retransmission;
 use super::nat_detection::Nat;
@@ -32,7 +35,20 @@ pub(super) struct Session {
     /// Message ID that the peer's next request must have.
     expected_request: u32,
     /// Our latest response, for a peer that has not got it.
-    answered: Option<Vec<u8>>,
+    answered: Option<Sealed>,
+    /// What both ends agreed on for the way between them.
+    pub(super) transport: Transport,
+    /// Of the peer's next request and of the response to ours.
+    partial_request: Option<Box<Reassembly>>,
+    partial_response: Option<Box<Reassembly>>,
+}
+
+/// What both ends agreed on for the way between them; an IKE SA that replaces another keeps it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transport {
+    /// Octets of the longest IP datagram that carries a fragment; `None`: no fragments either way
+    /// (RFC 7383 §2.3).
+    pub(super) fragment_size: Option<u16>,
 }
 
 /// A request of ours that waits for its response.
@@ -40,7 +56,7 @@ pub(super) struct Session {
 pub(super) struct InFlight {
     pub(super) exchange: ExchangeType,
     message_id: u32,
-    octets: Vec<u8>,
+    sealed: Sealed,
     timer: Retransmit,
 }
 
@@ -95,6 +111,9 @@ impl Session {
             next_request,
             expected_request,
             answered: None,
+            transport: Transport::default(),
+            partial_request: None,
+            partial_response: None,
         }
     }
 
@@ -116,13 +135,13 @@ impl Session {
     ) -> Result<InFlight, SealError> {
         let message_id = self.next_request;
         let header = self.header(exchange, message_id, false);
-        let octets = self.protection.seal(ctx.crypto, &header, payloads)?;
+        let sealed = self.seal(ctx, &header, payloads, self.path.local)?;
         self.next_request = message_id.saturating_add(1);
-        ctx.transmit(self.path.local, self.path.remote, octets.clone());
+        transmit(ctx, self.path.local, self.path.remote, &sealed);
         Ok(InFlight {
             exchange,
             message_id,
-            octets,
+            sealed,
             timer: Retransmit::start(schedule, ctx.now),
         })
     }
@@ -135,11 +154,23 @@ impl Session {
         payloads: &[Payload],
     ) -> Result<(), SealError> {
         let header = self.header(to.exchange, to.message_id, true);
-        let octets = self.protection.seal(ctx.crypto, &header, payloads)?;
+        let sealed = self.seal(ctx, &header, payloads, to.local)?;
         self.expected_request = to.message_id.saturating_add(1);
-        self.answered = Some(octets.clone());
-        ctx.transmit(to.local, to.remote, octets);
+        transmit(ctx, to.local, to.remote, &sealed);
+        self.answered = Some(sealed);
         Ok(())
+    }
+
+    fn seal(
+        &mut self,
+        ctx: &Context<'_>,
+        header: &Header,
+        payloads: &[Payload],
+        local: SocketAddr,
+    ) -> Result<Sealed, SealError> {
+        let size = self.transport.fragment_size;
+        let limit = size.map(|size| fragment::message_limit(size, local));
+        self.protection.seal(ctx.crypto, header, payloads, limit)
     }
 
     /// Checks a message that came for this IKE SA. `in_flight` is our request that waits. Nothing
@@ -173,7 +204,16 @@ impl Session {
             ctx.counters.outside_window += 1;
             return Received::Nothing;
         }
-        let opened = self.protection.open(ctx.crypto, message, &datagram.payload);
+        let is_repeated = !header.flags.response && header.message_id != self.expected_request;
+        let opened = match message.payloads.as_slice() {
+            [Payload::EncryptedFragment(piece)] => {
+                match self.collect(ctx, header, piece, datagram, is_repeated) {
+                    Some(opened) => opened,
+                    None => return Received::Nothing,
+                }
+            }
+            _ => self.protection.open(ctx.crypto, message, &datagram.payload),
+        };
         let payloads = match opened {
             Err(OpenError::Forged) => {
                 ctx.counters.forged += 1;
@@ -186,15 +226,17 @@ impl Session {
             Ok(payloads) => Payloads::sort(payloads),
         };
         if header.flags.response {
+            self.partial_response = None;
             return Received::Response(payloads);
         }
-        if header.message_id != self.expected_request {
-            if let Some(octets) = &self.answered {
+        if is_repeated {
+            if let Some(sealed) = &self.answered {
                 ctx.counters.repeated += 1;
-                ctx.transmit(datagram.local, datagram.remote, octets.clone());
+                transmit(ctx, datagram.local, datagram.remote, sealed);
             }
             return Received::Nothing;
         }
+        self.partial_request = None;
         Received::Request(Request {
             exchange: header.exchange,
             payloads,
@@ -205,6 +247,69 @@ impl Session {
                 remote: datagram.remote,
             },
         })
+    }
+
+    /// Takes a fragment of an awaited message (RFC 7383 §2.6): what it makes whole, if anything.
+    /// Fragments of a request that was answered are one request to repeat the answer: the first of
+    /// them counts (§2.6.1).
+    fn collect(
+        &mut self,
+        ctx: &mut Context<'_>,
+        header: &Header,
+        piece: &EncryptedFragment,
+        datagram: &Datagram,
+        is_repeated: bool,
+    ) -> Option<Result<Vec<Payload>, OpenError>> {
+        let slot = if header.flags.response {
+            &mut self.partial_response
+        } else {
+            &mut self.partial_request
+        };
+        let id = header.message_id;
+        let wanted = if is_repeated {
+            piece.number == 1
+        } else {
+            Reassembly::wants(slot.as_deref(), id, piece, ctx.now)
+        };
+        if self.transport.fragment_size.is_none() || !wanted {
+            ctx.counters.outside_window += 1;
+            return None;
+        }
+        let opened = self
+            .protection
+            .open_fragment(ctx.crypto, piece, &datagram.payload);
+        let text = match opened {
+            Ok(text) => text,
+            Err(error) => return Some(Err(error)),
+        };
+        if is_repeated {
+            return Some(Ok(Vec::new()));
+        }
+        match Reassembly::collect(slot, id, piece, text, ctx.now) {
+            Collected::Whole(first, text) => {
+                Some(decode_payloads(first, &text).map_err(OpenError::Malformed))
+            }
+            Collected::Waiting => None,
+            Collected::Refused => {
+                ctx.counters.malformed += 1;
+                None
+            }
+        }
+    }
+
+    /// When something of this layer is due by itself.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        let partial = [&self.partial_request, &self.partial_response];
+        partial.into_iter().flatten().map(|it| it.due()).min()
+    }
+
+    /// Drops what did not become whole in time.
+    pub(super) fn handle_timeout(&mut self, now: Timestamp) {
+        for slot in [&mut self.partial_request, &mut self.partial_response] {
+            if slot.as_ref().is_some_and(|it| it.due() <= now) {
+                *slot = None;
+            }
+        }
     }
 
     /// Follows a peer behind a NAT to where its latest authentic message came from; we ourselves
@@ -258,10 +363,17 @@ impl InFlight {
             Due::Later => true,
             Due::Again => {
                 ctx.counters.retransmissions += 1;
-                ctx.transmit(path.local, path.remote, self.octets.clone());
+                transmit(ctx, path.local, path.remote, &self.sealed);
                 true
             }
             Due::GiveUp => false,
         }
+    }
+}
+
+/// Sends a message, or all fragments of it (RFC 7383 §2.6.1).
+fn transmit(ctx: &mut Context<'_>, local: SocketAddr, remote: SocketAddr, sealed: &Sealed) {
+    for datagram in sealed.datagrams() {
+        ctx.transmit(local, remote, datagram.to_vec());
     }
 }

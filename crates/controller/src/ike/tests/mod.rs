@@ -10,6 +10,7 @@
 mod children;
 mod collisions;
 mod failures;
+mod fragmentation;
 mod handshake;
 mod hostile;
 mod informational;

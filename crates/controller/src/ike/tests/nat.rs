@@ -33,7 +33,10 @@ fn without_nat_traversal_nothing_is_detected_and_esp_stays_plain() {
     assert!(!pair.client.child().path.encapsulated);
     assert_eq!(pair.client.child().path.local, address(INSIDE, 500));
     let first = Message::decode(&pair.sent[0].1.payload).unwrap();
-    assert_eq!(notifies(&first.payloads), []);
+    assert_eq!(
+        notifies(&first.payloads),
+        [NotifyType::IKEV2_FRAGMENTATION_SUPPORTED]
+    );
 }
 
 #[test]
