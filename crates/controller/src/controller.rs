@@ -447,6 +447,11 @@ impl Controller {
         self.tunnels.with_sa(sa).is_some()
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.ike
+    }
+
     fn tell(&mut self, kind: EventKind) {
         self.out.push(Output::Event(Event {
             tunnel: None,

@@ -9,6 +9,9 @@ pub mod config;
 mod controller;
 pub mod crypto;
 pub mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod ike;
 pub mod io;

@@ -268,6 +268,17 @@ impl Endpoint {
         self.sas.len()
     }
 
+    /// All IKE SAs, oldest first.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn states(&mut self) -> impl Iterator<Item = &mut IkeSa> {
+        self.sas.values_mut().map(|slot| &mut slot.sa)
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn provider(&self) -> Arc<dyn Crypto> {
+        Arc::clone(&self.crypto)
+    }
+
     fn handle_init_request(&mut self, message: Message, datagram: &Datagram, now: Timestamp) {
         let header = message.header;
         let well_formed =

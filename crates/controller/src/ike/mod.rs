@@ -15,6 +15,8 @@ mod create_child;
 mod endpoint;
 mod established;
 mod fragment;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod informational;
 mod init;

@@ -26,7 +26,7 @@ use super::{IkeSaId, Path, auth};
 #[derive(Debug)]
 pub(super) struct HalfOpen {
     pub(super) id: IkeSaId,
-    session: Session,
+    pub(super) session: Session,
     handshake: Handshake,
     since: Timestamp,
     expires: Timestamp,

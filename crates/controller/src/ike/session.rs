@@ -330,7 +330,7 @@ impl Session {
         !header.flags.response && header.message_id == self.expected_request
     }
 
-    fn header(&self, exchange: ExchangeType, message_id: u32, response: bool) -> Header {
+    pub(super) fn header(&self, exchange: ExchangeType, message_id: u32, response: bool) -> Header {
         let flags = Flags {
             initiator: self.part == Part::Initiator,
             response,

@@ -1,0 +1,48 @@
+//! The corpora of `fuzz/`, once each, on any toolchain.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a corpus is files, and these tests are their caller"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::crypto::Crypto;
+use crate::ring_provider::Ring;
+
+/// Runs every file of a corpus and says how many there were.
+fn replay(corpus: &str, target: impl Fn(&[u8])) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(corpus);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    for file in files {
+        // A failing test shows what was printed: the file that it fails on comes last.
+        println!("{}", file.display());
+        target(&std::fs::read(&file).unwrap());
+    }
+}
+
+#[test]
+fn the_corpus_of_datagrams_is_read_without_a_fault() {
+    replay("codec", super::codec);
+}
+
+#[test]
+fn the_corpus_of_decrypted_payloads_is_read_without_a_fault() {
+    replay("payloads", super::payloads);
+}
+
+#[test]
+fn the_corpus_of_conversations_is_survived() {
+    let crypto: Arc<dyn Crypto> = Arc::new(Ring::new());
+    replay("conversation", |script| {
+        super::conversation(&crypto, script)
+    });
+}
