@@ -35,6 +35,7 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.path",
     "tunnel.NAME.path.fragmentation",
     "tunnel.NAME.path.fragment-size",
+    "tunnel.NAME.path.nat-keepalive",
     "tunnel.NAME.ping",
     "tunnel.NAME.ping.source",
     "tunnel.NAME.ping.target",
@@ -110,6 +111,13 @@ pub const FRAGMENT_SIZE: Bounds<u32> = Bounds {
     least: 576,
     most: 9000,
     default: 1280,
+};
+
+/// `path.nat-keepalive`: the default of RFC 3948 §4; NATs forget UDP after 30 s and more.
+pub const NAT_KEEPALIVE: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(3600),
+    default: Duration::from_secs(20),
 };
 
 /// `ping.interval`: below 10 ms a lost reply can't be told from a slow path.

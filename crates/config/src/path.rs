@@ -2,10 +2,15 @@
 
 use epochgate_controller::config::PathConfig;
 
+use std::time::Duration;
+
 use crate::diagnostic::Sink;
-use crate::keys::FRAGMENT_SIZE;
+use crate::keys::{FRAGMENT_SIZE, NAT_KEEPALIVE};
 use crate::reader::Section;
-use crate::values::read_number;
+use crate::values::{read_duration, read_number};
+
+/// Instead of a duration: never.
+const OFF: &str = "off";
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> PathConfig {
     let fragmentation = section.flag("fragmentation", sink);
@@ -14,5 +19,13 @@ pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> PathConfig {
         fragment_size: fragmentation
             .is_none_or(|flag| flag.value)
             .then(|| u16::try_from(size).unwrap_or(u16::MAX)),
+        nat_keepalive: keepalive(section, sink),
     }
+}
+
+fn keepalive(section: &Section<'_>, sink: &mut Sink) -> Option<Duration> {
+    if section.says("nat-keepalive", OFF) {
+        return None;
+    }
+    Some(read_duration(section, "nat-keepalive", NAT_KEEPALIVE, sink).value)
 }

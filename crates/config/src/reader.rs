@@ -136,6 +136,12 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Whether `key` is there and is this text.
+    pub(crate) fn says(&self, key: &str, word: &str) -> bool {
+        matches!(self.entry(key), Some((_, value))
+            if matches!(value.get_ref(), DeValue::String(text) if text == word))
+    }
+
     /// The whole number of `key`; one that does not fit becomes the greatest, which no bounds
     /// allow.
     pub(crate) fn number(&self, key: &str, sink: &mut Sink) -> Option<At<i64>> {

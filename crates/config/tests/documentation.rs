@@ -84,6 +84,9 @@ fn the_reference_gives_the_bounds_that_the_reader_enforces() {
     check_bounds(ping, "interval", keys::PING_INTERVAL, shown_duration);
     check_bounds(ping, "attempts", keys::PING_ATTEMPTS, number);
     check_bounds(ping, "idle", keys::PING_IDLE, shown_duration);
+    let path = "tunnel.NAME.path";
+    check_bounds(path, "fragment-size", keys::FRAGMENT_SIZE, number);
+    check_bounds(path, "nat-keepalive", keys::NAT_KEEPALIVE, shown_duration);
     check_bounds(epoch, "lifetime", keys::EPOCH_LIFETIME, shown_duration);
     check_bounds(epoch, "drain", keys::EPOCH_DRAIN, shown_duration);
     check_bounds("Policy templates", "priority", keys::PRIORITY, number);

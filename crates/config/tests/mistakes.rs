@@ -57,6 +57,7 @@ mistakes! {
     an_unknown_key_with_underscores: with("psk-file", "psk_file"),
     an_unknown_key_that_is_known_elsewhere: with("policy", "lifetime = \"1h\"\npolicy"),
     an_unknown_key_far_from_all: with("policy", "colour = \"blue\"\npolicy"),
+    a_keepalive_that_is_neither_a_time_nor_off: and("[tunnel.branch.path]\nnat-keepalive = \"never\"\n"),
     fragments_too_small_for_anybody: and("[tunnel.branch.path]\nfragment-size = 500\n"),
     an_unknown_section: and("[tunnels.x]\n"),
     a_proof_that_is_not_supported: and("[tunnel.branch.ping]\nproof = \"any-inbound\"\n"),

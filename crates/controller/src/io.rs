@@ -380,6 +380,13 @@ pub enum WakeReason {
 pub enum Output {
     /// Send an IKE message.
     Datagram(Datagram),
+    /// Send a NAT keepalive: one octet 0xff, without a non-ESP marker (RFC 3948 §2.3).
+    Keepalive {
+        /// Our address and port.
+        local: SocketAddr,
+        /// The peer's address and port.
+        remote: SocketAddr,
+    },
     /// Ask the kernel.
     Xfrm(OpId, XfrmOp),
     /// Send a control ping.

@@ -203,6 +203,11 @@ impl Shell {
     async fn perform(&mut self, output: Output) {
         match output {
             Output::Datagram(datagram) => self.send(&datagram),
+            Output::Keepalive { local, remote } => {
+                if let Err(error) = self.hands.sockets.send_keepalive(local, remote) {
+                    debug!("cannot send a NAT keepalive from {local} to {remote}: {error}");
+                }
+            }
             Output::Xfrm(op, what) => {
                 let result = self.hands.kernel.perform(what).await;
                 if let Err(error) = &result {

@@ -172,18 +172,35 @@ impl IkeSockets {
         outcome
     }
 
+    /// Sends a NAT keepalive (RFC 3948 §2.3): one octet, no marker.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_keepalive(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<()> {
+        let outcome = self.socket_for(local).and_then(|socket| {
+            let fd = socket.fd.get_ref().as_fd();
+            message::send(fd, local, remote, &message::KEEPALIVE, &[])
+        });
+        if outcome.is_err() {
+            self.counters.unsent += 1;
+        }
+        outcome
+    }
+
+    fn socket_for(&self, local: SocketAddr) -> io::Result<&IkeSocket> {
+        let fits =
+            |socket: &&IkeSocket| socket.ipv6 == local.is_ipv6() && socket.port == local.port();
+        self.sockets.iter().find(fits).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no IKE socket for {local}"),
+            )
+        })
+    }
+
     fn try_send(&self, datagram: &Datagram) -> io::Result<()> {
-        let (ipv6, port) = (datagram.local.is_ipv6(), datagram.local.port());
-        let socket = self
-            .sockets
-            .iter()
-            .find(|socket| socket.ipv6 == ipv6 && socket.port == port)
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("no IKE socket for {}", datagram.local),
-                )
-            })?;
+        let port = datagram.local.port();
+        let socket = self.socket_for(datagram.local)?;
         let marker: &[u8] = if port == NAT_T_PORT {
             &message::NON_ESP_MARKER
         } else {

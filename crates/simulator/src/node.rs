@@ -63,6 +63,7 @@ pub struct Node {
     /// Data packets that left, by outbound SA.
     pub(crate) data_sent: BTreeMap<SaId, u64>,
     pub(crate) kernel_events: u64,
+    pub(crate) keepalives: u64,
     pub(crate) foreign: (PolicySpec, SaSpec),
 }
 
@@ -109,6 +110,12 @@ impl Node {
     #[must_use]
     pub fn kernel_events(&self) -> u64 {
         self.kernel_events
+    }
+
+    /// NAT keepalives that the daemon sent.
+    #[must_use]
+    pub fn keepalives(&self) -> u64 {
+        self.keepalives
     }
 
     /// The routes that the controller asked for.

@@ -141,6 +141,7 @@ impl Registry {
                         .insert(id);
                 }
                 Output::Datagram(_)
+                | Output::Keepalive { .. }
                 | Output::Xfrm(..)
                 | Output::AddRoute(_)
                 | Output::RemoveRoute(_)

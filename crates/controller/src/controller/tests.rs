@@ -95,7 +95,8 @@ impl World {
                     | Output::Ping(_)
                     | Output::FindSource(_)
                     | Output::AddRoute(_)
-                    | Output::RemoveRoute(_) => {}
+                    | Output::RemoveRoute(_)
+                    | Output::Keepalive { .. } => {}
                 }
             }
         }

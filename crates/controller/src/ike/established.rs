@@ -216,7 +216,7 @@ impl Established {
         retransmission
             .into_iter()
             .chain(redundant)
-            .chain(self.session.next_timeout())
+            .chain(self.session.next_timeout(&self.config.path))
             .min()
     }
 
@@ -229,6 +229,9 @@ impl Established {
             return None;
         }
         self.session.handle_timeout(ctx.now);
+        if self.session.take_keepalive(&self.config.path, ctx.now) {
+            ctx.event(self.name, IkeEvent::KeepaliveDue(self.session.path));
+        }
         let mut overdue = Vec::new();
         for (id, child) in &mut self.children {
             if child

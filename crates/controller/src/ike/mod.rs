@@ -193,6 +193,9 @@ pub(crate) enum IkeEvent {
         reason = "the tunnels follow the kernel's own report of a new mapping"
     )]
     PathChanged(Path),
+    /// We are behind a NAT and have sent no IKE message on this path for `path.nat-keepalive`: if
+    /// no ESP was sent either, a keepalive is due (RFC 3948 §4).
+    KeepaliveDue(Path),
     /// The IKE SA is over, and all its Child SAs with it.
     Closed(CloseReason),
 }

@@ -8,6 +8,7 @@ use epochgate_ike_wire::{
 };
 
 use crate::Timestamp;
+use crate::config::PathConfig;
 use crate::crypto::Cipher;
 use crate::io::Datagram;
 
@@ -41,6 +42,8 @@ pub(super) struct Session {
     /// Of the peer's next request and of the response to ours.
     partial_request: Option<Box<Reassembly>>,
     partial_response: Option<Box<Reassembly>>,
+    /// When we last sent something, or looked whether to.
+    quiet_since: Timestamp,
 }
 
 /// What both ends agreed on for the way between them; an IKE SA that replaces another keeps it.
@@ -114,6 +117,7 @@ impl Session {
             transport: Transport::default(),
             partial_request: None,
             partial_response: None,
+            quiet_since: Timestamp::ZERO,
         }
     }
 
@@ -137,6 +141,7 @@ impl Session {
         let header = self.header(exchange, message_id, false);
         let sealed = self.seal(ctx, &header, payloads, self.path.local)?;
         self.next_request = message_id.saturating_add(1);
+        self.quiet_since = ctx.now;
         transmit(ctx, self.path.local, self.path.remote, &sealed);
         Ok(InFlight {
             exchange,
@@ -156,6 +161,7 @@ impl Session {
         let header = self.header(to.exchange, to.message_id, true);
         let sealed = self.seal(ctx, &header, payloads, to.local)?;
         self.expected_request = to.message_id.saturating_add(1);
+        self.quiet_since = ctx.now;
         transmit(ctx, to.local, to.remote, &sealed);
         self.answered = Some(sealed);
         Ok(())
@@ -298,9 +304,25 @@ impl Session {
     }
 
     /// When something of this layer is due by itself.
-    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+    pub(super) fn next_timeout(&self, config: &PathConfig) -> Option<Timestamp> {
         let partial = [&self.partial_request, &self.partial_response];
-        partial.into_iter().flatten().map(|it| it.due()).min()
+        let partial = partial.into_iter().flatten().map(|it| it.due());
+        partial.chain(self.keepalive_due(config)).min()
+    }
+
+    /// When a keepalive is due: on the way out of a NAT that we are behind (RFC 7296 §2.23).
+    fn keepalive_due(&self, config: &PathConfig) -> Option<Timestamp> {
+        let interval = config.nat_keepalive.filter(|_| self.nat.ours)?;
+        Some(self.quiet_since + interval)
+    }
+
+    /// Whether a keepalive is due unless ESP was sent; not again before the next interval.
+    pub(super) fn take_keepalive(&mut self, config: &PathConfig, now: Timestamp) -> bool {
+        let due = self.keepalive_due(config).is_some_and(|due| due <= now);
+        if due {
+            self.quiet_since = now;
+        }
+        due
     }
 
     /// Drops what did not become whole in time.

@@ -28,6 +28,8 @@ pub(crate) struct Epoch {
     pub(crate) in_kernel: InKernel,
     /// The inbound SA's packet counter when it was last read.
     pub(crate) received: u64,
+    /// The outbound SA's packet counter when it was last read, if ever.
+    pub(crate) sent: Option<u64>,
     /// Server: when it ends although the client did not end it, once a later epoch is open.
     pub(crate) retire_at: Option<Timestamp>,
     local_selectors: Vec<TrafficSelector>,
@@ -139,6 +141,7 @@ impl Epoch {
             }),
             in_kernel: InKernel::default(),
             received: 0,
+            sent: None,
             retire_at: None,
             local_selectors: child.local_selectors.clone(),
             remote_selectors: child.remote_selectors.clone(),

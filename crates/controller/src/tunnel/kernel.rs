@@ -147,6 +147,9 @@ impl Tunnel {
                 self.proof_read(epoch, round_trip, packets(result), cx);
             }
             Awaited::Arrival(epoch) => self.arrival_read(epoch, packets(result), cx),
+            Awaited::Departure { epoch, path } => {
+                self.departure_read(epoch, path, packets(result), cx);
+            }
             Awaited::Removal => {
                 let outcome = match result {
                     Ok(_) => CommandOutcome::Done,

@@ -8,6 +8,7 @@ pub(crate) mod epoch;
 pub(crate) mod gate;
 mod kernel;
 mod ladder;
+mod path;
 mod ping;
 pub(crate) mod policies;
 mod proof;
@@ -29,7 +30,7 @@ use crate::config::{Role, TunnelConfig};
 use crate::crypto::Crypto;
 use crate::event::{EpochNumber, EventKind};
 use crate::host::Host;
-use crate::ike::{ChildId, Endpoint, IkeSaId, Peer, TunnelId};
+use crate::ike::{ChildId, Endpoint, IkeSaId, Path, Peer, TunnelId};
 use crate::io::{CommandId, CommandOutcome, Output, PolicyKey, RouteSpec, SaId, XfrmOp};
 use crate::outbox::{Outbox, Owner};
 
@@ -60,6 +61,8 @@ pub(crate) enum Awaited {
     },
     /// An inbound packet counter, to see whether anything arrives.
     Arrival(EpochNumber),
+    /// An outbound packet counter, to see whether ESP keeps a NAT's memory alive.
+    Departure { epoch: EpochNumber, path: Path },
     /// The policies out of the kernel.
     Removal,
     /// Something whose failure changes nothing: thresholds, policies written anew.

@@ -36,6 +36,7 @@ impl Tunnel {
             // The new path is used by what is negotiated from now on; the open epoch's own checks
             // find out whether its path still works.
             IkeEvent::PathChanged(_) => {}
+            IkeEvent::KeepaliveDue(path) => self.keepalive_due(path, cx),
             IkeEvent::Closed(reason) => self.closed(session, &reason, cx),
         }
         self.settle(cx);

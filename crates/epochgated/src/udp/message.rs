@@ -13,7 +13,7 @@ use nix::sys::socket::{
 /// Four zero octets where ESP would have its SPI tell IKE from ESP on port 4500 (RFC 3948 §2.2).
 pub(super) const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// The one octet of a NAT keepalive (RFC 3948 §2.3).
-const KEEPALIVE: [u8; 1] = [0xff];
+pub(super) const KEEPALIVE: [u8; 1] = [0xff];
 
 /// What came with a datagram.
 #[derive(Debug)]

@@ -40,6 +40,7 @@ impl World {
         let run = self.nodes[id.0].run;
         match output {
             Output::Datagram(datagram) => self.transmit(id, Frame::Ike(datagram)),
+            Output::Keepalive { .. } => self.nodes[id.0].keepalives += 1,
             Output::Xfrm(op, what) => {
                 let takes = self.random.between(OPERATION.start, OPERATION.end);
                 let node = &mut self.nodes[id.0];

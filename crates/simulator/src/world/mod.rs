@@ -121,6 +121,7 @@ impl World {
             epochs: BTreeMap::new(),
             data_sent: BTreeMap::new(),
             kernel_events: 0,
+            keepalives: 0,
             foreign,
         });
         NodeId(self.nodes.len() - 1)

@@ -388,6 +388,7 @@ impl Pair {
                         | IkeEvent::OfferRefused(_)
                         | IkeEvent::ChildRedundant(_)
                         | IkeEvent::PathChanged(_)
+                        | IkeEvent::KeepaliveDue(_)
                         | IkeEvent::Closed(_) => {}
                     }
                     host.events.push(event);

@@ -119,3 +119,50 @@ fn without_a_nat_nobody_follows() {
             .any(|event| matches!(event, IkeEvent::PathChanged(_)))
     );
 }
+
+/// When keepalives were due at an end, in seconds from now on, within a minute and a bit.
+fn keepalives(pair: &mut Pair, end: End) -> Vec<u64> {
+    let start = pair.now;
+    let mut due = Vec::new();
+    for _ in 0..65 {
+        pair.host(end).events.clear();
+        pair.run(Duration::from_secs(1));
+        let now = pair.now;
+        for event in &pair.host(end).events {
+            if let IkeEvent::KeepaliveDue(path) = event {
+                assert!(path.encapsulated);
+                due.push(now.since(start).as_secs());
+            }
+        }
+    }
+    due
+}
+
+#[test]
+fn who_is_behind_a_nat_keeps_it_awake_and_nobody_else_does() {
+    let mut pair = behind_nat(NatTraversal::Auto);
+    // Settling took 20 seconds.
+    assert_eq!(keepalives(&mut pair, End::Client), [1, 21, 41, 61]);
+    assert_eq!(keepalives(&mut pair, End::Server), []);
+}
+
+#[test]
+fn an_ike_message_puts_the_keepalive_off() {
+    let mut pair = behind_nat(NatTraversal::Auto);
+    pair.run(Duration::from_secs(15));
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.check_liveness(sa, now);
+    pair.drain(End::Client);
+    assert_eq!(keepalives(&mut pair, End::Client), [20, 40, 60]);
+}
+
+#[test]
+fn without_a_nat_or_a_wish_there_are_no_keepalives() {
+    let mut plain = Pair::established();
+    assert_eq!(keepalives(&mut plain, End::Client), []);
+    let mut silent = Pair::with(|client| client.path.nat_keepalive = None, |_| ());
+    silent.nat = true;
+    silent.connect();
+    silent.settle();
+    assert_eq!(keepalives(&mut silent, End::Client), []);
+}
