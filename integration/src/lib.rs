@@ -24,8 +24,11 @@
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
+//! | [`interop`] | the cells of the interoperation table: rows, peers, roles |
+//! | [`libreswan`] | libreswan's daemon on a host |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
+//! | [`root`] | where a peer's programs are: on this machine, or in a root of their own |
 //! | [`tables`] | what is in the SAD and SPD; a tunnel made with `ip xfrm` |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
 //! | [`watch`] | captures and keys of both ends at once, judged by all invariants |
@@ -39,10 +42,13 @@ pub mod audit;
 pub mod capture;
 pub mod esp;
 pub mod fault;
+pub mod interop;
+pub mod libreswan;
 pub mod manual;
 pub mod net;
 pub mod peer;
 mod ring;
+pub mod root;
 mod sys;
 pub mod tables;
 pub mod topology;
@@ -53,8 +59,10 @@ pub use audit::Selectors;
 pub use capture::{Capture, Packet, Record, Timestamp};
 pub use esp::{InnerPacket, KeyLog, Trace};
 pub use fault::Packets;
+pub use libreswan::Libreswan;
 pub use net::{Host, Iface, World};
 pub use peer::{Epochgate, StrongSwan};
+pub use root::Root;
 pub use tables::ManualTunnel;
 pub use topology::Topology;
 pub use traffic::{Account, TcpFlow, UdpFlow};

@@ -4,6 +4,7 @@
 //! for itself. A failing test prints their logs. They end with their [`World`](crate::World).
 
 use crate::net::Host;
+use crate::root::Root;
 use crate::topology::{CLIENT_NET, SERVER, SERVER_NET};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -269,6 +270,7 @@ fn write_psk(host: &Host) {
 #[derive(Debug)]
 pub struct StrongSwan {
     host: Host,
+    root: Root,
     process: Process,
 }
 
@@ -335,10 +337,20 @@ impl StrongSwan {
     /// Starts charon with this `swanctl.conf`, and waits until it has loaded it.
     #[track_caller]
     pub fn start(host: &Host, swanctl_conf: &str) -> Self {
+        Self::start_from(&Root::Machine, host, swanctl_conf, "")
+    }
+
+    /// The same with the strongSwan of another root; `options` go into `strongswan.conf`, into
+    /// the section of charon.
+    #[track_caller]
+    pub fn start_from(root: &Root, host: &Host, swanctl_conf: &str, options: &str) -> Self {
+        root.mount_on(host);
         let folder = host.folder();
         let conf = folder.join("strongswan.conf");
-        fs::write(&conf, STRONGSWAN_CONF).expect("its folder");
-        let mut command = Command::new("charon-systemd");
+        let begin = "charon-systemd {\n";
+        let text = STRONGSWAN_CONF.replacen(begin, &format!("{begin}{options}\n"), 1);
+        fs::write(&conf, text).expect("its folder");
+        let mut command = root.command("charon-systemd");
         command.env("STRONGSWAN_CONF", &conf);
         let mut process = Process::start(host, "charon", &mut command);
         let vici = || host.within(|| UnixStream::connect("/run/charon.vici").is_ok());
@@ -347,6 +359,7 @@ impl StrongSwan {
         }
         let daemon = Self {
             host: host.clone(),
+            root: root.clone(),
             process,
         };
         daemon.load(swanctl_conf);
@@ -378,7 +391,7 @@ impl StrongSwan {
 
     /// Runs `swanctl` with these arguments, whatever its exit status.
     pub fn try_swanctl(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("swanctl");
+        let mut command = self.root.command("swanctl");
         command
             .args(arguments)
             .env("SWANCTL_DIR", self.host.folder());
@@ -423,9 +436,23 @@ impl StrongSwan {
         self.sas().matches("INSTALLED").count()
     }
 
+    /// `strongSwan 5.9.8`, as it says.
+    pub fn version(&self) -> String {
+        let text = self.swanctl(&["--version"]);
+        text.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Stops the daemon for a while, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Ends it by SIGTERM: it deletes its SAs and tells its peer.
@@ -470,13 +497,13 @@ const STRONGSWAN_CONF: &str = "charon-systemd {
 
 /// A daemon's process, with its log in the host's folder.
 #[derive(Debug)]
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn start(host: &Host, name: &str, command: &mut Command) -> Self {
+    pub(crate) fn start(host: &Host, name: &str, command: &mut Command) -> Self {
         let log = host.folder().join(format!("{}-{name}.log", host.name()));
         let append = |path: &Path| -> std::io::Result<File> {
             OpenOptions::new().create(true).append(true).open(path)
@@ -488,14 +515,21 @@ impl Process {
         Self { child, log }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Stops it for a while (SIGSTOP), or lets it go on (SIGCONT).
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32);
+        kill(pid, signal).expect("our child");
+    }
+
     /// Its exit status if it ends first.
     #[track_caller]
-    fn ready_when(&mut self, ready: impl Fn() -> bool) -> Result<(), ExitStatus> {
+    pub(crate) fn ready_when(&mut self, ready: impl Fn() -> bool) -> Result<(), ExitStatus> {
         let began = Instant::now();
         while !ready() {
             if let Some(status) = self.child.try_wait().expect("our child") {
@@ -508,7 +542,7 @@ impl Process {
     }
 
     #[track_caller]
-    fn end(&mut self, signal: Signal) -> ExitStatus {
+    pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
         let pid = Pid::from_raw(self.child.id() as i32);
         kill(pid, signal).expect("our child");
         let began = Instant::now();

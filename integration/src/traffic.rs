@@ -84,7 +84,13 @@ impl UdpFlow {
             .0
             .within(|| UdpSocket::bind(self.from.1))
             .expect("the sender's address");
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared {
+            until: AtomicU64::new(self.count),
+            stop_receiving: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+        });
         let receiving = self.to.0.thread({
             let shared = Arc::clone(&shared);
             move || receive(&receiver, &shared)
@@ -102,9 +108,10 @@ impl UdpFlow {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    stop_sending: AtomicBool,
+    /// How many datagrams to send in all.
+    until: AtomicU64,
     stop_receiving: AtomicBool,
     sent: AtomicU64,
     refused: AtomicU64,
@@ -155,7 +162,15 @@ impl RunningFlow {
 
     /// Ends the sending now, then does as [`finish`](Self::finish).
     pub fn stop(self, settle: Duration) -> Account {
-        self.shared.stop_sending.store(true, Ordering::Release);
+        self.shared.until.store(0, Ordering::Release);
+        self.finish(settle)
+    }
+
+    /// Ends the sending when the number of datagrams is next a multiple of `count`, so that the
+    /// account does not depend on a moment; then does as [`finish`](Self::finish).
+    pub fn stop_at_multiple_of(self, count: u64, settle: Duration) -> Account {
+        let until = self.tried().next_multiple_of(count);
+        self.shared.until.store(until, Ordering::Release);
         self.finish(settle)
     }
 
@@ -192,7 +207,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, flow: &UdpFlow, shared: &Shared) -> 
     let mut elapsed = Duration::ZERO;
     let mut now = Timestamp::now();
     for sequence in 0..flow.count {
-        if shared.stop_sending.load(Ordering::Acquire) {
+        if sequence >= shared.until.load(Ordering::Acquire) {
             break;
         }
         // The clock is read once for all that is due: on a guest that costs as much as a packet.
