@@ -107,14 +107,12 @@ impl End {
                     Output::Answer(_, CommandOutcome::Done | CommandOutcome::Status(_)) => {
                         self.done += 1;
                     }
-                    Output::FindSource(_)
-                    | Output::AddRoute(_)
-                    | Output::RemoveRoute(_)
-                    | Output::Event(_) => {}
                     Output::Wait(until, _) => {
                         self.wake_at = until;
                         break;
                     }
+                    // What these tunnels' configuration never asks for, or nobody waits for.
+                    _ => {}
                 }
             }
         }
@@ -133,12 +131,7 @@ fn perform(op: &XfrmOp) -> XfrmReply {
             sas: Vec::new(),
         },
         XfrmOp::ReadPackets(_) => XfrmReply::Packets(1),
-        XfrmOp::AddSa(_)
-        | XfrmOp::RemoveSa(_)
-        | XfrmOp::CreatePolicies(_)
-        | XfrmOp::UpdatePolicies(_)
-        | XfrmOp::RemovePolicies(_)
-        | XfrmOp::ReportFirst { .. } => XfrmReply::Done,
+        _ => XfrmReply::Done,
     }
 }
 

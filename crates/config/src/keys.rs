@@ -163,9 +163,9 @@ pub const PRIORITY: Bounds<u32> = Bounds {
 };
 
 /// Octets of a configuration file at most.
-pub const FILE_LEN_MAX: usize = 4 << 20;
+pub const FILE_LEN_MAX: usize = 32 << 20;
 /// Tunnels at most: each takes two of the 65,536 reqids that are ours.
-pub const TUNNELS_MAX: usize = 4096;
+pub const TUNNELS_MAX: usize = 30_000;
 /// Characters of a tunnel's name at most.
 pub const NAME_LEN_MAX: usize = 64;
 /// Pairs of one local and one remote network at most; each is three policies in the kernel.

@@ -7,6 +7,9 @@ use epochgate_config::{Disk, load, read_text};
 use crate::failure::Failure;
 use crate::terminal::Paint;
 
+/// Tunnels that are named at most; of more only the number is of interest.
+const NAMED_MAX: usize = 16;
+
 /// One line that says that all is well, or every mistake.
 pub(crate) fn check(file: &Path, policies: Option<PathBuf>) -> Result<String, Failure> {
     let text = read_text(file)?;
@@ -31,6 +34,12 @@ pub(crate) fn check(file: &Path, policies: Option<PathBuf>) -> Result<String, Fa
     Ok(match names.as_slice() {
         [] => format!("{name}: no mistakes, and no tunnels\n"),
         [only] => format!("{name}: no mistakes; 1 tunnel: {only}\n"),
+        many if many.len() > NAMED_MAX => format!(
+            "{name}: no mistakes; {} tunnels: {} and {} more\n",
+            many.len(),
+            many[..NAMED_MAX].join(", "),
+            many.len() - NAMED_MAX
+        ),
         all => format!(
             "{name}: no mistakes; {} tunnels: {}\n",
             all.len(),
