@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use epochgate_controller::Secret;
 use epochgate_controller::config::{
-    End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig, Role, Start,
-    TunnelConfig, TunnelName,
+    AuthConfig, End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
+    Role, Start, TunnelConfig, TunnelName,
 };
 use epochgate_controller::crypto::{Cipher, Group, Prf};
 
@@ -137,7 +137,7 @@ pub(crate) fn read(
             address: remote.address.value,
             id: remote_id.value,
         },
-        psk: psk?,
+        auth: AuthConfig::psk(psk?),
         local_traffic: networks(&traffic.local),
         remote_traffic: networks(&traffic.remote),
         template: template.policy,

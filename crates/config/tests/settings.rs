@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use common::{Memory, SECRET};
 use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
-use epochgate_controller::config::{Identity, NatTraversal, OnStop, Role, Start, TunnelConfig};
+use epochgate_controller::config::{
+    AuthConfig, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig,
+};
 use epochgate_controller::crypto::{Cipher, Group, Prf};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -45,7 +47,7 @@ fn the_smallest_tunnel_has_good_defaults() -> Outcome {
     assert_eq!(tunnel.local.id, Identity::Fqdn("branch.example".into()));
     assert_eq!(tunnel.remote.address, Some("203.0.113.1".parse()?));
     assert_eq!(tunnel.remote.id, Identity::Address("203.0.113.1".parse()?));
-    assert_eq!(tunnel.psk.expose(), SECRET.as_bytes());
+    assert_eq!(tunnel.auth, AuthConfig::psk(SECRET.as_bytes().into()));
     assert_eq!(tunnel.start, Start::OnDemand);
     assert_eq!(tunnel.nat_traversal, NatTraversal::Auto);
     assert_eq!(tunnel.on_stop, OnStop::Block);
@@ -126,7 +128,7 @@ esp = { cipher = ["aes128gcm16"], group = [] }
         tunnel.remote.id,
         Identity::Mail("joe@branch.example".into())
     );
-    assert_eq!(tunnel.psk.expose(), SECRET.as_bytes());
+    assert_eq!(tunnel.auth, AuthConfig::psk(SECRET.as_bytes().into()));
     assert_eq!(
         shown(&tunnel.local_traffic),
         ["10.2.0.0/16", "2001:db8:2::/48"]
@@ -161,7 +163,10 @@ fn a_server_listens_and_one_line_end_of_its_secret_is_not_part_of_it() -> Outcom
         .replace("/good.psk", "/two-line-ends.psk");
     let tunnel = only_tunnel(&text)?;
     assert_eq!(tunnel.start, Start::Listen);
-    assert_eq!(tunnel.psk.expose(), format!("{SECRET}\n").as_bytes());
+    assert_eq!(
+        tunnel.auth,
+        AuthConfig::psk(format!("{SECRET}\n").as_bytes().into())
+    );
     Ok(())
 }
 

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 use crate::Secret;
 use crate::crypto::{Cipher, Group, Prf};
+use crate::distinguished_name::DistinguishedName;
+use crate::pki::{Credential, Ppk, TrustedAuthorities};
 
 pub use path::PathConfig;
 
@@ -53,6 +55,8 @@ pub enum Identity {
     Mail(String),
     /// ID_KEY_ID.
     KeyId(Vec<u8>),
+    /// ID_DER_ASN1_DN.
+    Dn(DistinguishedName),
 }
 
 impl fmt::Display for Identity {
@@ -64,6 +68,7 @@ impl fmt::Display for Identity {
                 f.write_str("keyid:")?;
                 octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
             }
+            Self::Dn(name) => name.fmt(f),
         }
     }
 }
@@ -75,6 +80,47 @@ pub struct End {
     pub address: Option<IpAddr>,
     /// The identity that this end proves.
     pub id: Identity,
+}
+
+/// How both ends prove their identities (RFC 7296 §2.15, §2.16).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// How we do.
+    pub local: LocalAuth,
+    /// How the peer must.
+    pub remote: RemoteAuth,
+    /// A post-quantum pre-shared key besides (RFC 8784).
+    pub ppk: Option<Ppk>,
+}
+
+impl AuthConfig {
+    /// One pre-shared key for both ends.
+    #[must_use]
+    pub fn psk(psk: Secret) -> Self {
+        Self {
+            local: LocalAuth::Psk(psk.clone()),
+            remote: RemoteAuth::Psk(psk),
+            ppk: None,
+        }
+    }
+}
+
+/// How we prove our identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAuth {
+    /// By a pre-shared key.
+    Psk(Secret),
+    /// By a signature, with a certificate for its key.
+    Certificate(Credential),
+}
+
+/// How the peer must prove its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteAuth {
+    /// By a pre-shared key.
+    Psk(Secret),
+    /// By a signature, with a certificate that one of these authorities issued for its identity.
+    Certificate(TrustedAuthorities),
 }
 
 /// When a tunnel starts.
@@ -181,8 +227,8 @@ pub struct TunnelConfig {
     pub local: End,
     /// The peer's end.
     pub remote: End,
-    /// The pre-shared key (RFC 7296 §2.15).
-    pub psk: Secret,
+    /// How both ends prove their identities.
+    pub auth: AuthConfig,
     /// Inner networks on our side (RFC 4301 selectors).
     pub local_traffic: Vec<IpNet>,
     /// Inner networks on the peer's side.
@@ -217,7 +263,7 @@ impl TunnelConfig {
             role,
             local,
             remote,
-            psk,
+            auth: AuthConfig::psk(psk),
             local_traffic: Vec::new(),
             remote_traffic: Vec::new(),
             template: PolicyTemplate {

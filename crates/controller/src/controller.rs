@@ -19,6 +19,7 @@ use crate::io::{
     WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
 };
 use crate::outbox::{Outbox, Owner};
+use crate::pki::UnixTime;
 use crate::status::{STATUS_SCHEMA, StatusReport};
 use crate::tunnel::{Context, Tunnel};
 use crate::{REQIDS, Timestamp};
@@ -78,6 +79,12 @@ impl Controller {
             phase: Phase::Fresh,
             now: Timestamp::ZERO,
         }
+    }
+
+    /// Tells the wall-clock time, which certificates are judged by; it may jump. Before the first
+    /// time nobody is believed by a certificate.
+    pub fn set_wall_clock(&mut self, now: UnixTime) {
+        self.ike.set_wall_clock(now);
     }
 
     /// Takes one input. Drain [`Self::poll_output`] afterwards.

@@ -8,6 +8,7 @@
 pub mod config;
 mod controller;
 pub mod crypto;
+pub mod distinguished_name;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -16,6 +17,7 @@ mod host;
 mod ike;
 pub mod io;
 mod outbox;
+pub mod pki;
 /// The daemon's provider, compiled into this crate's own tests: as a dependency it would implement
 /// the traits of another copy of this crate.
 #[cfg(test)]

@@ -6,8 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::SystemTime;
 
 use epochgate_controller::Timestamp;
+use epochgate_controller::pki::UnixTime;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -29,6 +31,13 @@ pub fn now() -> io::Result<Timestamp> {
             .saturating_mul(NANOSECONDS_PER_SECOND)
             .saturating_add(nanoseconds),
     ))
+}
+
+/// The wall-clock time, which certificates are judged by. One before 1970 counts as 1970.
+#[must_use]
+pub fn wall() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime(since.map_or(0, |since| since.as_secs()))
 }
 
 /// One absolute deadline on `CLOCK_BOOTTIME`.

@@ -186,6 +186,7 @@ impl Shell {
         self.pending.push_back(input);
         while let Some(input) = self.pending.pop_front() {
             self.now = clock::now()?;
+            self.controller.set_wall_clock(clock::wall());
             self.controller.handle(input, self.now);
             loop {
                 match self.controller.poll_output() {

@@ -1,15 +1,13 @@
-//! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15): both ends prove that they know the pre-shared
-//! key, and the first Child SA is made. The responder's half is in [`super::auth_respond`].
+//! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15): both ends prove their identities, and the first
+//! Child SA is made. The responder's half is in [`super::auth_respond`].
 
 use std::sync::Arc;
 
-use epochgate_ike_wire::{
-    AuthMethod, Authentication, Delete, ExchangeType, Message, NotifyType, Payload,
-};
+use epochgate_ike_wire::{Delete, ExchangeType, Message, NotifyType, Payload};
 
+use crate::Timestamp;
 use crate::config::TunnelConfig;
 use crate::io::Datagram;
-use crate::{Secret, Timestamp};
 
 use super::announce;
 use super::child::{self, Circumstances, Offer};
@@ -20,6 +18,7 @@ use super::informational::{Closing, Lingering};
 use super::init::Handshake;
 use super::keys::Part;
 use super::payloads::{Fault, Payloads, notify};
+use super::proof;
 use super::proposal::ChildKeyExchange;
 use super::sa::{IkeSa, Next};
 use super::session::{InFlight, Received, Session};
@@ -54,7 +53,7 @@ impl Authenticating {
             .map_err(|error| error.to_string())
             .and_then(|offer| {
                 let request =
-                    request_payloads(ctx, name, &config, &handshake, &offer, initial_contact);
+                    request_payloads(ctx, name, &config, &handshake, &offer, initial_contact)?;
                 let schedule = ctx.limits.retransmission;
                 session
                     .request(ctx, ExchangeType::IkeAuth, &request, schedule)
@@ -128,7 +127,7 @@ impl Authenticating {
 
     fn conclude(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
         let tunnel = self.config.name.clone();
-        let (Some(id), Some(auth)) = (&payloads.id_responder, &payloads.authentication) else {
+        let (Some(id), Some(_)) = (&payloads.id_responder, &payloads.authentication) else {
             // Without AUTH it can only be a refusal, and the peer has nothing to delete
             // (RFC 7296 §2.21.2).
             let reason = refusal(&self.config, &payloads);
@@ -143,25 +142,17 @@ impl Authenticating {
             );
             return self.not_authentic(ctx, reason);
         }
-        if auth.method != AuthMethod::SHARED_KEY_MIC {
-            let reason = format!(
-                "the peer authenticates by {}, but tunnel {tunnel} has a pre-shared key: configure \
-                 one there",
-                auth.method
-            );
-            return self.not_authentic(ctx, reason);
-        }
-        let expected = authenticator(
+        let body = id.to_wire_body();
+        let handshake = &self.handshake;
+        if let Err(doubt) = proof::judge(
             ctx,
-            &self.handshake,
+            &self.config,
+            handshake,
             Part::Responder,
-            &id.to_wire_body(),
-            &self.config.psk,
-        );
-        if !ctx.crypto.equal(expected.expose(), &auth.data) {
-            let reason = format!(
-                "the peer does not know our pre-shared key: check psk of tunnel {tunnel} on both ends"
-            );
+            &body,
+            &payloads,
+        ) {
+            let reason = doubt.explain("the peer", &self.config);
             return self.not_authentic(ctx, reason);
         }
         self.establish(ctx, payloads)
@@ -250,35 +241,6 @@ impl Authenticating {
     }
 }
 
-/// The value of an AUTH payload.
-pub(super) fn authenticator(
-    ctx: &Context<'_>,
-    handshake: &Handshake,
-    by: Part,
-    id_body: &[u8],
-    psk: &Secret,
-) -> Secret {
-    handshake
-        .signed(by, id_body)
-        .authenticator(ctx.crypto, handshake.algorithms.prf, psk)
-}
-
-/// Our AUTH payload.
-pub(super) fn prove(
-    ctx: &Context<'_>,
-    handshake: &Handshake,
-    by: Part,
-    id_body: &[u8],
-    psk: &Secret,
-) -> Payload {
-    Payload::Authentication(Authentication {
-        method: AuthMethod::SHARED_KEY_MIC,
-        data: authenticator(ctx, handshake, by, id_body, psk)
-            .expose()
-            .to_vec(),
-    })
-}
-
 fn request_payloads(
     ctx: &Context<'_>,
     name: Name,
@@ -286,28 +248,25 @@ fn request_payloads(
     handshake: &Handshake,
     offer: &Offer,
     initial_contact: bool,
-) -> Vec<Payload> {
+) -> Result<Vec<Payload>, String> {
     let id = identity::identification(&config.local.id);
-    let auth = prove(
-        ctx,
-        handshake,
-        Part::Initiator,
-        &id.to_wire_body(),
-        &config.psk,
-    );
-    let mut payloads = vec![
-        Payload::IdInitiator(id),
+    let body = id.to_wire_body();
+    let proof = proof::prove(ctx, config, handshake, Part::Initiator, &body)?;
+    let mut payloads = vec![Payload::IdInitiator(id)];
+    payloads.extend(proof.certificates);
+    payloads.extend(proof::certificate_request(std::iter::once(config)));
+    payloads.extend([
         // Which of its identities we want (RFC 7296 §1.2).
         Payload::IdResponder(identity::identification(&config.remote.id)),
-        auth,
+        proof.auth,
         offer.proposal(config),
-    ];
+    ]);
     payloads.extend(offer.selectors());
     if initial_contact {
         payloads.push(notify(NotifyType::INITIAL_CONTACT));
     }
     payloads.extend(announce::payloads(ctx, name.tunnel));
-    payloads
+    Ok(payloads)
 }
 
 /// What an IKE_AUTH response without AUTH means.
@@ -330,8 +289,7 @@ fn refusal(config: &TunnelConfig, payloads: &Payloads) -> CloseReason {
             "the peer refuses IKE_AUTH with {kind}: its log says why"
         )),
         None => CloseReason::AuthenticationFailed(format!(
-            "the peer does not authenticate itself by pre-shared key (EAP is not supported): check \
-             tunnel {tunnel} there"
+            "the peer does not authenticate itself: check tunnel {tunnel} there"
         )),
     }
 }

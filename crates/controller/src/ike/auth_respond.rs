@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use epochgate_ike_wire::{AuthMethod, Identification, NotifyType, Payload};
+use epochgate_ike_wire::{Identification, NotifyType, Payload};
 
 use crate::Timestamp;
 use crate::config::TunnelConfig;
 
 use super::announce;
-use super::auth::{authenticator, malformed, prove};
+use super::auth::malformed;
 use super::child::{self, Circumstances, Refusal, child_error};
 use super::context::{Context, Name};
 use super::established::{ChildSeed, Established, KeptAnswer};
@@ -18,10 +18,14 @@ use super::informational::Lingering;
 use super::init::{Handshake, only};
 use super::keys::Part;
 use super::payloads::{Fault, Payloads, notify};
+use super::proof;
 use super::proposal::{self, ChildKeyExchange};
 use super::sa::Next;
 use super::session::{Request, Session};
 use super::{CloseReason, IkeEvent, IkeSaId, Peer, Refused, TunnelId, selectors};
+
+/// Tunnels that one AUTH is judged for at most: each may cost a path of certificates.
+const JUDGED_MAX: usize = 8;
 
 /// Why a peer is refused.
 enum Denial {
@@ -120,42 +124,26 @@ fn admit(
             stranger(id, payloads.id_responder.as_ref()),
         ));
     };
-    let tunnel = &config.name;
-    let denied = |reason| {
-        Err(Denial::Tunnel(
-            NotifyType::AUTHENTICATION_FAILED,
-            first,
-            CloseReason::AuthenticationFailed(reason),
-        ))
-    };
-    let Some(auth) = &payloads.authentication else {
-        return denied(format!(
-            "{} wants EAP, but tunnel {tunnel} has a pre-shared key: configure one there",
-            id.identity
-        ));
-    };
-    if auth.method != AuthMethod::SHARED_KEY_MIC {
-        return denied(format!(
-            "{} authenticates by {}, but tunnel {tunnel} has a pre-shared key: configure one there",
-            id.identity, auth.method
-        ));
-    }
     let id_body = id.to_wire_body();
-    let proven: Vec<_> = known
-        .into_iter()
-        .filter(|(_, config)| {
-            let expected = authenticator(ctx, handshake, Part::Initiator, &id_body, &config.psk);
-            ctx.crypto.equal(expected.expose(), &auth.data)
-        })
-        .collect();
+    let mut doubt = None;
+    let mut proven = Vec::new();
+    for (tunnel, config) in known.into_iter().take(JUDGED_MAX) {
+        match proof::judge(ctx, config, handshake, Part::Initiator, &id_body, payloads) {
+            Ok(()) => proven.push((tunnel, config)),
+            Err(it) => doubt = doubt.or(Some(it)),
+        }
+    }
     // Several tunnels to one peer: the one whose traffic the offer is about.
     let Some(&(tunnel, config)) = proven
         .iter()
         .max_by_key(|(_, config)| closeness(config, payloads))
     else {
-        return denied(format!(
-            "{} does not know our pre-shared key: check psk of tunnel {tunnel} on both ends",
-            id.identity
+        let who = id.identity.to_string();
+        let reason = doubt.map(|doubt| doubt.explain(&who, config));
+        return Err(Denial::Tunnel(
+            NotifyType::AUTHENTICATION_FAILED,
+            first,
+            CloseReason::AuthenticationFailed(reason.unwrap_or_default()),
         ));
     };
     // IKE_SA_INIT was answered before anybody knew whom for.
@@ -235,17 +223,24 @@ impl Half {
             nat: session.nat.found(),
             initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
         };
-        ctx.event(name, IkeEvent::Established(peer.clone()));
-
         let our_id = identity::identification(&config.local.id);
-        let auth = prove(
-            ctx,
-            &handshake,
-            Part::Responder,
-            &our_id.to_wire_body(),
-            &config.psk,
-        );
-        let mut common = vec![Payload::IdResponder(our_id), auth];
+        let body = our_id.to_wire_body();
+        let proof = match proof::prove(ctx, &config, &handshake, Part::Responder, &body) {
+            Ok(proof) => proof,
+            Err(reason) => {
+                ctx.event(name, IkeEvent::Closed(CloseReason::Failed(reason)));
+                let answer = only(NotifyType::AUTHENTICATION_FAILED);
+                let mut session = session;
+                return match session.respond(ctx, reply_to, &answer) {
+                    Ok(()) => Lingering::start(ctx, session),
+                    Err(_) => None,
+                };
+            }
+        };
+        ctx.event(name, IkeEvent::Established(peer.clone()));
+        let mut common = vec![Payload::IdResponder(our_id)];
+        common.extend(proof.certificates);
+        common.push(proof.auth);
         common.extend(announce::payloads(ctx, name.tunnel));
 
         let agreed = child::answer(ctx, &config, payloads, ChildKeyExchange::Never);

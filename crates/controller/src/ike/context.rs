@@ -10,6 +10,7 @@ use epochgate_ike_wire::{IkeSpi, Nonce};
 use crate::Timestamp;
 use crate::crypto::{Crypto, CryptoError};
 use crate::io::{Datagram, Spi};
+use crate::pki::UnixTime;
 
 use super::limits::{Limits, NONCE_LEN};
 use super::pad::Pad;
@@ -36,6 +37,8 @@ pub(super) struct Context<'a> {
     pub(super) strangers: &'a mut RateLimit,
     pub(super) last_child: &'a mut u64,
     pub(super) now: Timestamp,
+    /// The wall-clock time, which certificates are judged by, once it was told.
+    pub(super) wall_clock: Option<UnixTime>,
 }
 
 impl Context<'_> {

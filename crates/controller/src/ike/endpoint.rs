@@ -13,6 +13,7 @@ use crate::Timestamp;
 use crate::config::TunnelConfig;
 use crate::crypto::Crypto;
 use crate::io::Datagram;
+use crate::pki::UnixTime;
 use crate::status::IkeStatus;
 
 use super::context::{Context, Name};
@@ -53,6 +54,7 @@ pub(crate) struct Endpoint {
     counters: Counters,
     last_sa: u64,
     last_child: u64,
+    wall_clock: Option<UnixTime>,
 }
 
 /// An IKE SA and what the indexes know of it.
@@ -83,6 +85,7 @@ impl Endpoint {
             counters: Counters::default(),
             last_sa: 0,
             last_child: 0,
+            wall_clock: None,
         }
     }
 
@@ -97,6 +100,11 @@ impl Endpoint {
             }
         }
         self.pad.configure(tunnels);
+    }
+
+    /// Tells the wall-clock time, which certificates are judged by.
+    pub(crate) fn set_wall_clock(&mut self, now: UnixTime) {
+        self.wall_clock = Some(now);
     }
 
     /// Sets the address that the tunnel's peer is told to ping, in every IKE_AUTH from now on.
@@ -486,6 +494,7 @@ impl Endpoint {
             strangers: &mut self.strangers,
             last_child: &mut self.last_child,
             now,
+            wall_clock: self.wall_clock,
         }
     }
 

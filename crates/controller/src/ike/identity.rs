@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use epochgate_ike_wire::{Identification, Identity as WireIdentity};
 
 use crate::config::Identity;
+use crate::distinguished_name::DistinguishedName;
 
 /// The ID payload that says this identity.
 pub(super) fn identification(identity: &Identity) -> Identification {
@@ -14,6 +15,7 @@ pub(super) fn identification(identity: &Identity) -> Identification {
         Identity::Fqdn(name) => WireIdentity::Fqdn(name.clone()),
         Identity::Mail(address) => WireIdentity::Rfc822(address.clone()),
         Identity::KeyId(octets) => WireIdentity::KeyId(octets.clone()),
+        Identity::Dn(name) => WireIdentity::Dn(name.der().to_vec()),
     })
 }
 
@@ -32,7 +34,9 @@ pub(super) struct Key(Identity);
 pub(super) fn key(identity: &Identity) -> Key {
     Key(match identity {
         Identity::Fqdn(name) => Identity::Fqdn(name.to_ascii_lowercase()),
-        Identity::Address(_) | Identity::Mail(_) | Identity::KeyId(_) => identity.clone(),
+        Identity::Address(_) | Identity::Mail(_) | Identity::KeyId(_) | Identity::Dn(_) => {
+            identity.clone()
+        }
     })
 }
 
@@ -44,7 +48,8 @@ pub(super) fn wire_key(said: &WireIdentity) -> Option<Key> {
         WireIdentity::Fqdn(name) => Identity::Fqdn(name.clone()),
         WireIdentity::Rfc822(address) => Identity::Mail(address.clone()),
         WireIdentity::KeyId(octets) => Identity::KeyId(octets.clone()),
-        WireIdentity::Dn(_) | WireIdentity::Other { .. } => return None,
+        WireIdentity::Dn(der) => Identity::Dn(DistinguishedName::from_der(der)?),
+        WireIdentity::Other { .. } => return None,
     };
     Some(key(&said))
 }

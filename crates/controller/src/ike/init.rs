@@ -20,6 +20,7 @@ use super::keys::{IkeKeys, IkeSpis, Nonces, Part, SignedOctets};
 use super::limits::INIT_RESTARTS_MAX;
 use super::nat_detection::{self, NAT_T_PORT, Nat};
 use super::payloads::{Payloads, notify, notify_with};
+use super::proof::Abilities;
 use super::proposal::{self, IkeAlgorithms};
 use super::retransmit::{Due, Retransmit};
 use super::sa::{IkeSa, Next};
@@ -65,6 +66,8 @@ pub(super) struct Handshake {
     pub(super) response: Vec<u8>,
     pub(super) nonce_initiator: Nonce,
     pub(super) nonce_responder: Nonce,
+    /// What the peer says of authentication.
+    pub(super) abilities: Abilities,
 }
 
 impl Handshake {
@@ -351,6 +354,7 @@ impl Initiating {
             response: datagram.payload.clone(),
             nonce_initiator: self.nonce,
             nonce_responder: nonce_responder.clone(),
+            abilities: Abilities::read(&payloads),
         };
         auth::Authenticating::start(
             ctx,
@@ -411,6 +415,7 @@ impl Question<'_> {
             NatTraversal::Off => {}
         }
         payloads.extend(fragment::offer(self.config));
+        payloads.extend(Abilities::offer(self.config));
         let flags = Flags {
             initiator: true,
             ..Flags::default()

@@ -144,6 +144,12 @@ pub(super) struct SignedOctets<'a> {
 }
 
 impl SignedOctets<'_> {
+    /// What a signature covers: all of it (RFC 7296 §2.15).
+    pub(super) fn to_octets(&self, crypto: &dyn Crypto, prf: Prf) -> Vec<u8> {
+        let identity = crypto.prf(prf, self.prove.expose(), &[self.id_body]);
+        [self.message, self.nonce, identity.expose()].concat()
+    }
+
     /// The shared key message integrity code of an AUTH payload (RFC 7296 §2.15).
     pub(super) fn authenticator(&self, crypto: &dyn Crypto, prf: Prf, psk: &Secret) -> Secret {
         let padded = crypto.prf(prf, psk.expose(), &[KEY_PAD]);

@@ -25,6 +25,7 @@ mod limits;
 mod nat_detection;
 mod pad;
 mod payloads;
+mod proof;
 mod proposal;
 mod protect;
 mod rate;
@@ -34,6 +35,7 @@ mod retransmit;
 mod sa;
 pub(crate) mod selectors;
 mod session;
+mod signature;
 #[cfg(test)]
 mod tests;
 

@@ -2,8 +2,8 @@
 //! refused found before anything is done.
 
 use epochgate_ike_wire::{
-    Authentication, Delete, Identification, KeyExchange, Nonce, Notify, NotifyType, Payload,
-    PayloadType, Proposal, TrafficSelector,
+    Authentication, Certificate, Delete, Identification, KeyExchange, Nonce, Notify, NotifyType,
+    Payload, PayloadType, Proposal, TrafficSelector,
 };
 
 /// The payloads of one message, sorted.
@@ -15,6 +15,7 @@ pub(super) struct Payloads {
     pub(super) id_initiator: Option<Identification>,
     pub(super) id_responder: Option<Identification>,
     pub(super) authentication: Option<Authentication>,
+    pub(super) certificates: Vec<Certificate>,
     pub(super) selectors_initiator: Option<Vec<TrafficSelector>>,
     pub(super) selectors_responder: Option<Vec<TrafficSelector>>,
     pub(super) notifies: Vec<Notify>,
@@ -60,6 +61,7 @@ impl Payloads {
                 Payload::TrafficSelectorsResponder(it) => {
                     once(&mut sorted.selectors_responder, it)?;
                 }
+                Payload::Certificate(it) => sorted.certificates.push(it),
                 Payload::Notify(it) => sorted.notifies.push(it),
                 Payload::Delete(it) => sorted.deletes.push(it),
                 Payload::VendorId(it) => sorted.vendor_ids.push(it),
@@ -71,7 +73,6 @@ impl Payloads {
                 Payload::Unknown {
                     critical: false, ..
                 }
-                | Payload::Certificate(_)
                 | Payload::CertificateRequest(_)
                 | Payload::Configuration(_)
                 | Payload::Eap(_)

@@ -17,6 +17,7 @@ use super::init::{Handshake, invalid_ke, only};
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part};
 use super::nat_detection::{self, Nat};
 use super::payloads::{Payloads, notify_with};
+use super::proof::Abilities;
 use super::proposal::{self, Chosen, IkeAlgorithms};
 use super::sa::{IkeSa, Next};
 use super::session::{Received, Session};
@@ -123,6 +124,8 @@ pub(super) fn respond(
     // Which tunnel it will be is not known yet: a peer that speaks NAT traversal is answered
     // unless the tunnel at hand forbids it.
     let speaks_nat = config.nat_traversal == NatTraversal::Auto;
+    let abilities = Abilities::read(payloads);
+    let authentication = abilities.answer(candidates.iter().map(|config| config.as_ref()));
     half_open(
         ctx,
         HalfOpenParts {
@@ -134,6 +137,8 @@ pub(super) fn respond(
             answer: Payload::SecurityAssociation(vec![answer]),
             speaks_nat,
             config,
+            abilities,
+            authentication,
         },
         payloads,
         datagram,
@@ -150,6 +155,9 @@ struct HalfOpenParts<'a> {
     speaks_nat: bool,
     /// The likeliest tunnel; which it will be IKE_AUTH tells.
     config: &'a TunnelConfig,
+    abilities: Abilities,
+    /// What we say of authentication.
+    authentication: Vec<Payload>,
 }
 
 fn half_open(
@@ -167,6 +175,8 @@ fn half_open(
         answer,
         speaks_nat,
         config,
+        abilities,
+        authentication,
     } = parts;
     let exchange = ctx.crypto.key_exchange(algorithms.group)?;
     let ours = exchange.public_value().to_vec();
@@ -208,6 +218,7 @@ fn half_open(
     if fragment_size.is_some() {
         response.extend(fragment::offer(config));
     }
+    response.extend(authentication);
     let header = response_header(spis);
     let Ok(response) = (Message {
         header,
@@ -246,6 +257,7 @@ fn half_open(
             response,
             nonce_initiator: nonce,
             nonce_responder,
+            abilities,
         },
         since: ctx.now,
         expires: ctx.now + ctx.limits.half_open_lifetime,

@@ -199,7 +199,11 @@ fn a_tunnel_that_is_no_longer_configured_goes_down() -> Outcome {
 #[test]
 fn a_wrong_pre_shared_key_is_told_and_tried_again_with_pauses() -> Outcome {
     let mut plan = Plan::default();
-    plan.server.psk = epochgate_controller::Secret::from(vec![1; 32]);
+    plan.server.auth =
+        epochgate_controller::config::AuthConfig::psk(epochgate_controller::Secret::from(vec![
+            1;
+            32
+        ]));
     let mut pair = plan.start(101, crypto())?;
     pair.upward(SECOND);
     pair.world.run_for(120 * SECOND)?;

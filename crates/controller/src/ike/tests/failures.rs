@@ -3,6 +3,7 @@
 use epochgate_ike_wire::{AuthMethod, Flags, IkeSpi};
 
 use super::*;
+use crate::config::AuthConfig;
 use crate::ike::payloads::{notify, notify_with};
 
 /// An unprotected response to the client's latest IKE_SA_INIT, as anybody on the way can send it.
@@ -56,7 +57,10 @@ fn a_silent_server_is_given_up_after_the_last_retransmission() {
 
 #[test]
 fn different_pre_shared_keys_are_named_at_both_ends() {
-    let mut pair = Pair::with(|config| config.psk = Secret::from(&b"wrong"[..]), |_| ());
+    let mut pair = Pair::with(
+        |config| config.auth = AuthConfig::psk(Secret::from(&b"wrong"[..])),
+        |_| (),
+    );
     pair.connect();
     pair.settle();
     let (ours, theirs) = (text(pair.client.closed()), text(pair.server.closed()));
@@ -182,7 +186,7 @@ fn a_group_that_was_not_offered_is_not_used() {
 #[test]
 fn a_peer_that_wants_eap_or_certificates_is_told_apart() {
     for (method, expected) in [
-        (None, "wants EAP"),
+        (None, "by EAP"),
         (Some(AuthMethod::DIGITAL_SIGNATURE), "by DIGITAL_SIGNATURE"),
     ] {
         let mut pair = Pair::new();
@@ -272,7 +276,7 @@ fn refused_peers_are_remembered_only_so_many() {
     };
     let mut pair = Pair::limited(
         limits,
-        |config| config.psk = Secret::from(&b"wrong"[..]),
+        |config| config.auth = AuthConfig::psk(Secret::from(&b"wrong"[..])),
         |_| (),
     );
     for _ in 0..20 {
