@@ -15,6 +15,11 @@ pub const KEYS: &[&str] = &[
     "daemon.state-dir",
     "daemon.policies",
     "daemon.log",
+    "ike",
+    "ike.cookie-threshold",
+    "ike.half-open-max",
+    "ike.half-open-per-address",
+    "ike.half-open-lifetime",
     "tunnel",
     "tunnel.NAME",
     "tunnel.NAME.role",
@@ -104,6 +109,34 @@ pub struct Bounds<T> {
     /// Value of an absent key.
     pub default: T,
 }
+
+/// `ike.cookie-threshold`; 0 demands a cookie of everybody.
+pub const COOKIE_THRESHOLD: Bounds<u32> = Bounds {
+    least: 0,
+    most: 99_999,
+    default: 64,
+};
+
+/// `ike.half-open-max`: each takes about 4 kB.
+pub const HALF_OPEN_MAX: Bounds<u32> = Bounds {
+    least: 1,
+    most: 100_000,
+    default: 1024,
+};
+
+/// `ike.half-open-per-address`.
+pub const HALF_OPEN_PER_ADDRESS: Bounds<u32> = Bounds {
+    least: 1,
+    most: 100_000,
+    default: 64,
+};
+
+/// `ike.half-open-lifetime`: below some seconds an initiator's own retransmissions are too late.
+pub const HALF_OPEN_LIFETIME: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(5),
+    most: Duration::from_secs(300),
+    default: Duration::from_secs(30),
+};
 
 /// `path.fragment-size`, in octets of IP datagram: from what every IPv4 host takes (RFC 791 §3.1) to
 /// what Ethernet with jumbo frames carries; by default what every IPv6 path does (RFC 8200 §5).

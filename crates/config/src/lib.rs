@@ -11,6 +11,7 @@ mod diagnostic;
 #[cfg(all(feature = "disk", unix))]
 mod disk;
 mod files;
+mod half_open;
 pub mod keys;
 mod mask;
 mod path;
@@ -89,6 +90,7 @@ fn parse<'t>(text: &'t str, sink: &mut Sink) -> Option<DeTable<'t>> {
 fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Loaded> {
     let root = Section::root(schema, table, sink);
     let daemon = daemon::read(&root.section("daemon", sink), sink);
+    let half_open = half_open::read(&root.section("ike", sink), sink);
     let mut templates = Templates::new(files, &daemon.policies);
     let named = root.section("tunnel", sink).named(sink);
     if named.len() > TUNNELS_MAX {
@@ -107,6 +109,7 @@ fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink)
     Some(Loaded {
         config: Config {
             tunnels: tunnels.collect(),
+            half_open,
         },
         daemon,
     })

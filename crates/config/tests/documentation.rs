@@ -29,7 +29,7 @@ fn rows() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 fn is_section_of_keys(section: &str) -> bool {
-    section == "daemon" || section.starts_with("tunnel.")
+    section == "daemon" || section == "ike" || section.starts_with("tunnel.")
 }
 
 #[test]
@@ -81,6 +81,12 @@ fn check_bounds<T: Copy>(section: &str, key: &str, bounds: Bounds<T>, show: impl
 fn the_reference_gives_the_bounds_that_the_reader_enforces() {
     let number = |n: u32| n.to_string();
     let (ping, epoch) = ("tunnel.NAME.ping", "tunnel.NAME.epoch");
+    check_bounds("ike", "cookie-threshold", keys::COOKIE_THRESHOLD, number);
+    check_bounds("ike", "half-open-max", keys::HALF_OPEN_MAX, number);
+    let per_address = keys::HALF_OPEN_PER_ADDRESS;
+    check_bounds("ike", "half-open-per-address", per_address, number);
+    let lifetime = keys::HALF_OPEN_LIFETIME;
+    check_bounds("ike", "half-open-lifetime", lifetime, shown_duration);
     check_bounds(ping, "interval", keys::PING_INTERVAL, shown_duration);
     check_bounds(ping, "attempts", keys::PING_ATTEMPTS, number);
     check_bounds(ping, "idle", keys::PING_IDLE, shown_duration);

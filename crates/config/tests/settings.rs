@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Memory, SECRET};
 use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
 use epochgate_controller::config::{
-    AuthConfig, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig,
+    AuthConfig, HalfOpenConfig, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig,
 };
 use epochgate_controller::crypto::{Cipher, Group, Prf};
 
@@ -83,6 +83,12 @@ state-dir = "/run/eg"
 policies = "/etc/eg/policies"
 log = "debug"
 
+[ike]
+cookie-threshold = 0
+half-open-max = 5000
+half-open-per-address = 7
+half-open-lifetime = "1m"
+
 [tunnel.hq]
 role = "server"
 local = { address = "2001:db8::1", id = "keyid:0a0b", psk-file = "/crlf.psk" }
@@ -120,6 +126,13 @@ esp = { cipher = ["aes128gcm16"], group = [] }
         log: LogLevel::Debug,
     };
     assert_eq!(loaded.daemon, daemon);
+    let half_open = HalfOpenConfig {
+        cookie_threshold: 0,
+        max: 5000,
+        per_address_max: 7,
+        lifetime: Duration::from_secs(60),
+    };
+    assert_eq!(loaded.config.half_open, half_open);
     let tunnel = &loaded.config.tunnels[0];
     assert_eq!(tunnel.role, Role::Server);
     assert_eq!(tunnel.local.id, Identity::KeyId(vec![0x0a, 0x0b]));
@@ -175,6 +188,7 @@ fn an_empty_file_is_a_daemon_without_tunnels() -> Outcome {
     let loaded = loaded("")?;
     assert!(loaded.config.tunnels.is_empty());
     assert_eq!(loaded.daemon, DaemonSettings::default());
+    assert_eq!(loaded.config.half_open, HalfOpenConfig::default());
     Ok(())
 }
 

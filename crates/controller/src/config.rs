@@ -1,5 +1,6 @@
 //! What the operator asked for, already parsed and checked (by `epochgate-config`).
 
+mod half_open;
 mod path;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::crypto::{Cipher, Group, Prf};
 use crate::distinguished_name::DistinguishedName;
 use crate::pki::{Credential, Ppk, TrustedAuthorities};
 
+pub use half_open::HalfOpenConfig;
 pub use path::PathConfig;
 
 /// Everything that a running controller is configured with.
@@ -22,6 +24,8 @@ pub use path::PathConfig;
 pub struct Config {
     /// The tunnels, by unique name.
     pub tunnels: Vec<Arc<TunnelConfig>>,
+    /// What strangers may make this host keep.
+    pub half_open: HalfOpenConfig,
 }
 
 /// A tunnel's name: unique, printable, without blanks.

@@ -344,6 +344,7 @@ impl Controller {
             .map(|(id, tunnel)| (id, Arc::clone(&tunnel.config)))
             .collect();
         self.ike.configure(pad);
+        self.ike.limit_half_open(&config.half_open);
         for id in added {
             self.with_tunnel(id, |tunnel, cx| tunnel.start(&left.policies, cx));
         }

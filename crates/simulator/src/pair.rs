@@ -304,5 +304,6 @@ impl Pair {
 pub fn only(tunnel: &TunnelConfig) -> Config {
     Config {
         tunnels: vec![Arc::new(tunnel.clone())],
+        ..Config::default()
     }
 }

@@ -104,7 +104,10 @@ impl World {
 
     fn configure(&mut self, tunnels: Vec<TunnelConfig>) {
         let tunnels = tunnels.into_iter().map(Arc::new).collect();
-        self.hear(Input::Configure(Config { tunnels }));
+        self.hear(Input::Configure(Config {
+            tunnels,
+            ..Config::default()
+        }));
     }
 
     fn command(&mut self, command: Command) -> Option<CommandOutcome> {

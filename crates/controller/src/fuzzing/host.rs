@@ -58,6 +58,7 @@ impl Host {
         host.hear(Input::Addresses(addresses.to_vec()), now);
         let config = Config {
             tunnels: vec![Arc::new(config)],
+            ..Config::default()
         };
         host.hear(Input::Configure(config), now);
         host

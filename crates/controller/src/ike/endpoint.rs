@@ -10,7 +10,7 @@ use epochgate_ike_wire::{
 };
 
 use crate::Timestamp;
-use crate::config::TunnelConfig;
+use crate::config::{HalfOpenConfig, TunnelConfig};
 use crate::crypto::Crypto;
 use crate::io::Datagram;
 use crate::pki::UnixTime;
@@ -18,13 +18,14 @@ use crate::status::IkeStatus;
 
 use super::context::{Context, Name};
 use super::cookie::Cookies;
+use super::half_open::{HalfOpens, InitKey};
 use super::informational::Closing;
 use super::init::{Initiating, only, provider};
 use super::limits::Limits;
 use super::pad::Pad;
 use super::payloads::{Fault, Payloads};
 use super::rate::RateLimit;
-use super::respond::{self, Answer, InitKey, Load};
+use super::respond::{self, Answer, Load};
 use super::sa::{IkeSa, Next, Order};
 use super::{ChildId, CloseReason, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
 
@@ -39,8 +40,8 @@ pub(crate) struct Endpoint {
     sas: BTreeMap<IkeSaId, Slot>,
     /// By the SPI that we chose.
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
-    /// Responder's IKE SAs before IKE_AUTH, by what recognises their IKE_SA_INIT request.
-    half_open: BTreeMap<InitKey, IkeSaId>,
+    /// Responder's IKE SAs before IKE_AUTH.
+    half_open: HalfOpens,
     timers: BTreeSet<(Timestamp, IkeSaId)>,
     /// Those that are over and only repeat their last response.
     lingering: BTreeSet<IkeSaId>,
@@ -74,7 +75,7 @@ impl Endpoint {
             pad: Pad::default(),
             sas: BTreeMap::new(),
             by_spi: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpens::default(),
             timers: BTreeSet::new(),
             lingering: BTreeSet::new(),
             established: BTreeSet::new(),
@@ -105,6 +106,11 @@ impl Endpoint {
     /// Tells the wall-clock time, which certificates are judged by.
     pub(crate) fn set_wall_clock(&mut self, now: UnixTime) {
         self.wall_clock = Some(now);
+    }
+
+    /// How many strangers may begin at once, from now on.
+    pub(crate) fn limit_half_open(&mut self, limits: &HalfOpenConfig) {
+        self.limits.half_open.clone_from(limits);
     }
 
     /// Sets the address that the tunnel's peer is told to ping, in every IKE_AUTH from now on.
@@ -303,7 +309,7 @@ impl Endpoint {
         let Some(nonce) = payloads.nonce.clone() else {
             return self.refuse_init(initiator, Fault::Syntax, datagram);
         };
-        if let Some(&id) = self.half_open.get(&(initiator, nonce)) {
+        if let Some(id) = self.half_open.find(&(initiator, nonce)) {
             self.step(id, now, |sa, ctx| {
                 if let IkeSa::HalfOpen(it) = &sa {
                     it.repeat(ctx, datagram);
@@ -313,10 +319,11 @@ impl Endpoint {
             return;
         }
         let id = self.next_id();
-        let half_open = self.half_open.len();
+        let remote = datagram.remote.ip();
+        let admission = self.half_open.admission(remote, &self.limits.half_open);
         let mut cookies = std::mem::take(&mut self.cookies);
         let mut load = Load {
-            half_open,
+            admission,
             cookies: &mut cookies,
         };
         let mut ctx = self.context(now);
@@ -461,8 +468,8 @@ impl Endpoint {
         if let Some(due) = slot.due {
             self.timers.insert((due, id));
         }
-        if let Some(key) = &slot.half_open {
-            self.half_open.insert(key.clone(), id);
+        if let IkeSa::HalfOpen(it) = &slot.sa {
+            self.half_open.insert(it.key(), id, it.source());
         }
         match &slot.sa {
             IkeSa::Lingering(_) => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::HalfOpenConfig;
+
 /// Octets of our nonces: at least half of the largest PRF's key (RFC 7296 §2.10).
 pub(super) const NONCE_LEN: usize = 32;
 
@@ -19,12 +21,8 @@ pub(super) const TASKS_MAX: usize = 32;
 /// Bounds of an endpoint and its timers.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Responder's IKE SAs before IKE_AUTH; further IKE_SA_INIT requests are dropped.
-    pub(crate) half_open_max: usize,
-    /// Half-open IKE SAs from which on cookies are demanded (RFC 7296 §2.6).
-    pub(crate) cookie_threshold: usize,
-    /// How long a responder waits for IKE_AUTH.
-    pub(crate) half_open_lifetime: Duration,
+    /// The responder's IKE SAs before IKE_AUTH.
+    pub(crate) half_open: HalfOpenConfig,
     /// How long one secret makes cookies; they are accepted for twice that.
     pub(crate) cookie_secret_lifetime: Duration,
     /// IKE SAs of one tunnel; one more established by the peer closes the oldest.
@@ -62,9 +60,7 @@ pub(crate) struct Retransmission {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            half_open_max: 1024,
-            cookie_threshold: 64,
-            half_open_lifetime: Duration::from_secs(30),
+            half_open: HalfOpenConfig::default(),
             cookie_secret_lifetime: Duration::from_secs(60),
             sas_per_tunnel_max: 8,
             children_max: 12,

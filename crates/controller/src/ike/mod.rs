@@ -17,6 +17,7 @@ mod established;
 mod fragment;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod half_open;
 mod identity;
 mod informational;
 mod init;

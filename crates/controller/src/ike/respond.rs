@@ -1,6 +1,8 @@
 //! IKE_SA_INIT as responder (RFC 7296 §1.2, §2.6): nothing is kept for a request that cannot be
 //! agreed to, and nothing at all before a cookie when many are half open.
 
+use std::net::IpAddr;
+
 use epochgate_ike_wire::{
     ExchangeType, Flags, Header, IkeSpi, Message, Nonce, NotifyType, Payload,
 };
@@ -13,6 +15,7 @@ use crate::io::Datagram;
 use super::context::Context;
 use super::cookie::{Claim, Cookies};
 use super::fragment;
+use super::half_open::{Admission, InitKey};
 use super::init::{Handshake, invalid_ke, only};
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part};
 use super::nat_detection::{self, Nat};
@@ -33,10 +36,6 @@ pub(super) struct HalfOpen {
     expires: Timestamp,
 }
 
-/// What tells one IKE_SA_INIT request from another (RFC 7296 §2.1: an initiator's SPI alone may
-/// meet another's).
-pub(super) type InitKey = (IkeSpi, Nonce);
-
 /// What comes of an IKE_SA_INIT request.
 pub(super) enum Answer {
     /// Only a message.
@@ -49,7 +48,7 @@ pub(super) enum Answer {
 
 /// Whether cookies are demanded now.
 pub(super) struct Load<'a> {
-    pub(super) half_open: usize,
+    pub(super) admission: Admission,
     pub(super) cookies: &'a mut Cookies,
 }
 
@@ -68,7 +67,7 @@ pub(super) fn respond(
     else {
         return Ok(stateless(initiator, only(NotifyType::INVALID_SYNTAX)));
     };
-    if load.half_open >= ctx.limits.half_open_max {
+    if load.admission == Admission::Full {
         ctx.counters.half_open_refused += 1;
         return Ok(Answer::Nothing);
     }
@@ -77,7 +76,7 @@ pub(super) fn respond(
         address: datagram.remote,
         spi: initiator,
     };
-    if load.half_open >= ctx.limits.cookie_threshold {
+    if load.admission == Admission::WithCookie {
         let lifetime = ctx.limits.cookie_secret_lifetime;
         let known = match payloads.notify(NotifyType::COOKIE) {
             Some(cookie) => {
@@ -260,7 +259,7 @@ fn half_open(
             abilities,
         },
         since: ctx.now,
-        expires: ctx.now + ctx.limits.half_open_lifetime,
+        expires: ctx.now + ctx.limits.half_open.lifetime,
     })))
 }
 
@@ -297,6 +296,11 @@ impl HalfOpen {
             self.session.spis.initiator,
             self.handshake.nonce_initiator.clone(),
         )
+    }
+
+    /// Where IKE_SA_INIT came from.
+    pub(super) fn source(&self) -> IpAddr {
+        self.session.path.remote.ip()
     }
 
     pub(super) fn spi(&self) -> IkeSpi {

@@ -238,10 +238,8 @@ fn an_initiator_that_disappears_leaves_nothing_behind() {
 
 #[test]
 fn half_open_ike_sas_are_limited() {
-    let limits = Limits {
-        half_open_max: 3,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.half_open.max = 3;
     let mut pair = Pair::limited(limits, |_| (), |_| ());
     pair.lose_requests(End::Client, ExchangeType::IkeAuth, 99);
     for _ in 0..5 {

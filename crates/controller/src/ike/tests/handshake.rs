@@ -64,10 +64,8 @@ fn a_lost_message_is_sent_again_and_a_lost_response_repeated() {
 
 #[test]
 fn a_server_under_load_demands_a_cookie() {
-    let limits = Limits {
-        cookie_threshold: 0,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.half_open.cookie_threshold = 0;
     let mut pair = Pair::limited(limits, |_| (), |_| ());
     pair.connect();
     pair.settle();
@@ -101,10 +99,8 @@ fn a_wrong_guess_of_the_group_is_corrected() {
 
 #[test]
 fn a_cookie_and_a_wrong_guess_together_take_three_attempts() {
-    let limits = Limits {
-        cookie_threshold: 0,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.half_open.cookie_threshold = 0;
     let mut pair = Pair::limited(
         limits,
         |config| config.ike.groups = vec![Group::P256, Group::X25519],
