@@ -158,7 +158,10 @@ impl Ends {
         ];
         for (end, address, tunnels) in sides {
             end.inputs.push_back(Input::Addresses(vec![address]));
-            end.inputs.push_back(Input::Configure(Config { tunnels }));
+            end.inputs.push_back(Input::Configure(Config {
+                tunnels,
+                ..Config::default()
+            }));
         }
         self.turn()
     }
