@@ -28,6 +28,7 @@
 //! | [`libreswan`] | libreswan's daemon on a host |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
+//! | [`pki`] | an authority and certificates for both ends |
 //! | [`root`] | where a peer's programs are: on this machine, or in a root of their own |
 //! | [`tables`] | what is in the SAD and SPD; a tunnel made with `ip xfrm` |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
@@ -47,6 +48,7 @@ pub mod libreswan;
 pub mod manual;
 pub mod net;
 pub mod peer;
+pub mod pki;
 mod ring;
 pub mod root;
 mod sys;

@@ -9,7 +9,7 @@ use crate::root::Root;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,8 +41,9 @@ pub struct LibreswanFiles {
     pub connections: String,
     /// ipsec.secrets(5).
     pub secrets: String,
-    /// PKCS #12 files, without a password, to put into its database.
-    pub pkcs12: Vec<PathBuf>,
+    /// For its database: the authority's certificate, PEM, and its own with the key, PKCS #12
+    /// without a password.
+    pub certificates: Option<(PathBuf, PathBuf)>,
 }
 
 impl Libreswan {
@@ -205,15 +206,13 @@ fn database(root: &Root, host: &Host, files: &LibreswanFiles) {
         assert!(output.status.success(), "{program} {arguments:?}: {said}");
     };
     succeed("certutil", &["-N", "-d", &at, "--empty-password"]);
-    for file in &files.pkcs12 {
-        let file: &Path = file;
-        let file = file.to_string_lossy();
-        succeed("pk12util", &["-i", &file, "-d", &at, "-W", "", "-K", ""]);
-    }
-    if !files.pkcs12.is_empty() {
+    if let Some((authority, own)) = &files.certificates {
+        let [authority, own] = [authority, own].map(|file| file.to_string_lossy());
+        let trusted = ["-A", "-n", "authority", "-t", "CT,,"];
         succeed(
             "certutil",
-            &["-M", "-n", "authority", "-t", "CT,,", "-d", &at],
+            &[&trusted[..], &["-i", &authority, "-d", &at]].concat(),
         );
+        succeed("pk12util", &["-i", &own, "-d", &at, "-W", "", "-K", ""]);
     }
 }

@@ -112,6 +112,7 @@ fn ike(sent: bool, exchange: u8, message_id: u32, response: bool) -> Entry {
         message_id,
         from_initiator: sent,
         response,
+        fragment: false,
     };
     entry(sent, packet, None)
 }

@@ -22,6 +22,8 @@ const IKE_MAJOR_VERSION: u8 = 2;
 /// Flags in the IKE header: response, and sent by the end that began the IKE SA.
 const IKE_FLAG_RESPONSE: u8 = 0x20;
 const IKE_FLAG_INITIATOR: u8 = 0x08;
+/// The first payload of a fragment (RFC 7383 §2.5).
+const ENCRYPTED_FRAGMENT: u8 = 53;
 
 /// What a packet is, seen from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub enum Packet {
         from_initiator: bool,
         /// Whether it is a response (the R flag).
         response: bool,
+        /// Whether it is a part of a message (RFC 7383 §2.5).
+        fragment: bool,
     },
     /// Any other IP packet, neighbour discovery included.
     Clear {
@@ -195,6 +199,7 @@ fn parse_ike(ip: &Network<'_>, message: &[u8]) -> Option<Packet> {
         exchange: header[18],
         from_initiator: header[19] & IKE_FLAG_INITIATOR != 0,
         response: header[19] & IKE_FLAG_RESPONSE != 0,
+        fragment: header[16] == ENCRYPTED_FRAGMENT,
         message_id: u32::from_be_bytes([header[20], header[21], header[22], header[23]]),
     })
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 /// How long a step of a story may take on a slow machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// How long a flow waits for its last datagram.
 const SETTLE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(50);
@@ -53,7 +53,7 @@ pub struct Traffic {
 impl Bench {
     /// Makes the network and starts both daemons, the server first. Nothing is negotiated yet.
     #[track_caller]
-    pub fn start(cell: Cell, connection: Connection) -> Self {
+    pub fn start(cell: Cell, mut connection: Connection) -> Self {
         let name = format!(
             "interop-{}-{}-{}",
             cell.program.name(),
@@ -67,6 +67,7 @@ impl Bench {
             plan
         }
         .build();
+        connection.make_certificates(&net.world().folder().join("pki"));
         let (keys, wire) = match cell.ours {
             Role::Client => (net.client_keys(), net.capture_client()),
             Role::Server => (net.server_keys(), net.capture_server()),
@@ -120,6 +121,7 @@ impl Bench {
     #[track_caller]
     pub fn start_ours(&mut self) {
         let host = self.own_host().clone();
+        self.connection.give_ours(&host);
         let daemon = Epochgate::start(&host, &self.connection.epochgate());
         daemon.wait_for("net", LIMIT, |tunnel| tunnel["gate"] != "down");
         self.ours = Some(daemon);

@@ -4,11 +4,15 @@
 
 use super::{Program, Role};
 use crate::libreswan::LibreswanFiles;
+use crate::net::Host;
 use crate::peer::{CLIENT_ID, PSK, SERVER_ID};
+use crate::pki::{KeyKind, Pki};
 use crate::topology::{
     CLIENT, CLIENT_INNER, CLIENT_INNER_V6, CLIENT_NET, CLIENT_NET_V6, CLIENT_V6, ROUTER, SERVER,
     SERVER_INNER, SERVER_INNER_V6, SERVER_NET, SERVER_NET_V6, SERVER_V6,
 };
+use std::fs;
+use std::path::Path;
 
 /// IP version of the outer or the inner packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,15 @@ pub enum Algorithms {
     Default,
 }
 
+/// How both ends prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By the key that both know.
+    Psk,
+    /// Each by a certificate.
+    Certificates(KeyKind),
+}
+
 /// What both ends are told.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -39,12 +52,17 @@ pub struct Connection {
     pub inner: Version,
     /// The client is behind a masquerading router.
     pub nat: bool,
+    /// How both ends prove who they are.
+    pub proof: Proof,
     /// What the peer is told of algorithms.
     pub algorithms: Algorithms,
+    /// Both send IKE messages in datagrams of at most 576 octets (libreswan: what it likes).
+    pub small_fragments: bool,
     /// The peer asks every second whether we live, and gives up after a few.
     pub liveness: bool,
     /// Further keys of epochgate's `[tunnel.net]`, and tables behind them.
     pub more: String,
+    pki: Option<Pki>,
 }
 
 /// Outer address, identity, network behind it, and an address there.
@@ -63,9 +81,12 @@ impl Connection {
             outer: Version::V4,
             inner: Version::V4,
             nat: false,
+            proof: Proof::Psk,
             algorithms: Algorithms::Agreed,
+            small_fragments: false,
             liveness: false,
             more: String::new(),
+            pki: None,
         }
     }
 
@@ -122,9 +143,56 @@ impl Connection {
         self.ends().0.address
     }
 
+    /// Makes the certificates that both ends need, in a new folder.
+    pub(super) fn make_certificates(&mut self, folder: &Path) {
+        if let Proof::Certificates(kind) = self.proof {
+            self.pki = Some(Pki::new(folder, kind));
+        }
+    }
+
+    /// Puts epochgate's certificate, its key and the authority's beside its configuration.
+    pub(super) fn give_ours(&self, host: &Host) {
+        let Some(pki) = &self.pki else {
+            return;
+        };
+        let own = pki.of(self.ends().0.id);
+        copy(&own.certificate, &host.folder().join("own.pem"));
+        copy(&own.key, &host.folder().join("own.key"));
+        copy(&pki.authority(), &host.folder().join("ca.pem"));
+    }
+
+    /// The same for a strongSwan, where `swanctl` looks for them.
+    pub(super) fn give_peer(&self, host: &Host) {
+        let Some(pki) = &self.pki else {
+            return;
+        };
+        let own = pki.of(self.ends().1.id);
+        for (folder, file) in [
+            ("x509", &own.certificate),
+            ("private", &own.key),
+            ("x509ca", &pki.authority()),
+        ] {
+            let folder = host.folder().join(folder);
+            fs::create_dir_all(&folder).expect("its folder");
+            copy(file, &folder.join("own.pem"));
+        }
+    }
+
     /// epochgate's configuration.
     pub fn epochgate(&self) -> String {
         let (own, other) = self.ends();
+        let (mine, theirs) = match self.proof {
+            Proof::Psk => ("psk-file = \"psk\"", ""),
+            Proof::Certificates(_) => (
+                "cert = \"own.pem\", key = \"own.key\"",
+                ", ca = [\"ca.pem\"]",
+            ),
+        };
+        let path = if self.small_fragments {
+            "[tunnel.net.path]\nfragment-size = 576\n"
+        } else {
+            ""
+        };
         let (role, local, remote) = match self.ours {
             Role::Client => ("client", "%any", other.address),
             Role::Server => ("server", own.address, "%any"),
@@ -132,14 +200,15 @@ impl Connection {
         format!(
             "[tunnel.net]\n\
              role = \"{role}\"\n\
-             local = {{ address = \"{local}\", id = \"{own_id}\", psk-file = \"psk\" }}\n\
-             remote = {{ address = \"{remote}\", id = \"{other_id}\" }}\n\
+             local = {{ address = \"{local}\", id = \"{own_id}\", {mine} }}\n\
+             remote = {{ address = \"{remote}\", id = \"{other_id}\"{theirs} }}\n\
              policy = \"site-to-site\"\n\
              traffic = {{ local = [\"{own_net}\"], remote = [\"{other_net}\"] }}\n\
              {more}\n\
              [tunnel.net.ping]\n\
              target = \"{target}\"\n\
-             idle = \"2s\"\n",
+             idle = \"2s\"\n\
+             {path}",
             own_id = own.id,
             other_id = other.id,
             own_net = own.network,
@@ -164,6 +233,13 @@ impl Connection {
             Algorithms::Default => ("", ""),
         };
         let dpd = if self.liveness { "dpd_delay = 1s" } else { "" };
+        let (mine, theirs) = match self.proof {
+            Proof::Psk => ("auth = psk", "auth = psk"),
+            Proof::Certificates(_) => (
+                "auth = pubkey\n            certs = own.pem",
+                "auth = pubkey\n            cacerts = own.pem",
+            ),
+        };
         format!(
             "connections {{
     net {{
@@ -174,11 +250,11 @@ impl Connection {
         {ike}
         {dpd}
         local {{
-            auth = psk
+            {mine}
             id = {own_id}
         }}
         remote {{
-            auth = psk
+            {theirs}
             id = {other_id}
         }}
         children {{
@@ -205,12 +281,15 @@ secrets {{
     }
 
     /// What goes into the peer's `strongswan.conf`: it gives up after a few seconds, if it asks.
-    pub fn strongswan_options(&self) -> &'static str {
+    pub fn strongswan_options(&self) -> String {
+        let mut options = String::new();
         if self.liveness {
-            "retransmit_tries = 3\nretransmit_timeout = 1.0\nretransmit_base = 1.0\n"
-        } else {
-            ""
+            options += "retransmit_tries = 3\nretransmit_timeout = 1.0\nretransmit_base = 1.0\n";
         }
+        if self.small_fragments {
+            options += "fragment_size = 576\n";
+        }
+        options
     }
 
     /// The peer's `ipsec.conf` and `ipsec.secrets`.
@@ -235,11 +314,20 @@ secrets {{
         } else {
             "keyexchange=ikev2"
         };
+        let proof = match self.proof {
+            Proof::Psk => "authby=secret",
+            Proof::Certificates(KeyKind::Ecdsa) => {
+                "authby=ecdsa\n    leftcert=own\n    rightca=%same"
+            }
+            Proof::Certificates(KeyKind::Rsa | KeyKind::Ed25519) => {
+                "authby=rsasig\n    leftcert=own\n    rightca=%same"
+            }
+        };
         // Blank lines would end the section.
         let lines = format!(
             "conn net
     {version_2}
-    authby=secret
+    {proof}
     auto=ignore
     left={near}
     leftid=@{own_id}
@@ -264,7 +352,15 @@ secrets {{
                 .map(|line| format!("{line}\n"))
                 .collect(),
             secrets: format!("@{} @{} : PSK \"{PSK}\"\n", own.id, other.id),
-            pkcs12: Vec::new(),
+            certificates: self
+                .pki
+                .as_ref()
+                .map(|pki| (pki.authority(), pki.of(own.id).pkcs12)),
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    // Rights come along: a key stays its owner's alone.
+    fs::copy(from, to).expect("a file and its folder");
 }

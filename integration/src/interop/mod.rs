@@ -16,7 +16,7 @@ mod peer;
 mod rows;
 
 pub use bench::Bench;
-pub use connection::{Algorithms, Connection, Version};
+pub use connection::{Algorithms, Connection, Proof, Version};
 pub use peer::Peer;
 pub use rows::ROWS;
 

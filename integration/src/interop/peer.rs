@@ -23,13 +23,14 @@ impl Peer {
             Some(name) => Root::of(name),
             None => Root::Machine,
         };
+        connection.give_peer(host);
         match program {
             Program::StrongSwan5 | Program::StrongSwan6 => {
                 Self::StrongSwan(StrongSwan::start_from(
                     &root,
                     host,
                     &connection.strongswan(),
-                    connection.strongswan_options(),
+                    &connection.strongswan_options(),
                 ))
             }
             Program::Libreswan4 | Program::Libreswan5 => {

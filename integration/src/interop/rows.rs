@@ -1,10 +1,11 @@
 //! The rows of the table.
 
 use super::bench::{Bench, is_open, open_epoch};
-use super::{Algorithms, Cell, Connection, Outcome, Role, Row, Version};
+use super::{Algorithms, Cell, Connection, Outcome, Proof, Role, Row, Version};
 use crate::audit;
 use crate::capture::Packet;
 use crate::esp::Trace;
+use crate::pki::KeyKind;
 use std::collections::BTreeSet;
 
 /// All rows, in the order of the table.
@@ -23,6 +24,26 @@ pub const ROWS: &[Row] = &[
         name: "defaults",
         title: "with what the peer proposes and takes by default",
         play: |cell| establish(cell, |it| it.algorithms = Algorithms::Default),
+    },
+    Row {
+        name: "rsa",
+        title: "certificates, RSA",
+        play: |cell| establish(cell, |it| it.proof = Proof::Certificates(KeyKind::Rsa)),
+    },
+    Row {
+        name: "ecdsa",
+        title: "certificates, ECDSA on P-256",
+        play: |cell| establish(cell, |it| it.proof = Proof::Certificates(KeyKind::Ecdsa)),
+    },
+    Row {
+        name: "ed25519",
+        title: "certificates, Ed25519",
+        play: ed25519,
+    },
+    Row {
+        name: "fragmentation",
+        title: "IKE messages in fragments, both ways (RFC 7383)",
+        play: fragmentation,
     },
     Row {
         name: "ipv6",
@@ -101,6 +122,29 @@ fn establish(cell: Cell, change: fn(&mut Connection)) -> Outcome {
     let inits = requests(&trace, IKE_SA_INIT);
     // One more if the other end asks for another group (INVALID_KE_PAYLOAD), which has the same SPI.
     assert_eq!(initiators(&trace).len(), 1, "{inits} IKE_SA_INIT requests");
+    outcome
+}
+
+fn ed25519(cell: Cell) -> Outcome {
+    if !cell.program.is_strongswan() {
+        return Outcome::NotTried("libreswan does not know Ed25519");
+    }
+    establish(cell, |it| it.proof = Proof::Certificates(KeyKind::Ed25519))
+}
+
+fn fragmentation(cell: Cell) -> Outcome {
+    let mut connection = Connection::new(cell.ours);
+    connection.proof = Proof::Certificates(KeyKind::Rsa);
+    connection.small_fragments = true;
+    let mut bench = Bench::established(cell, connection);
+    bench.exchange();
+    let (outcome, trace) = bench.judge_trace();
+    for (sent, whose) in [(true, "we"), (false, "the peer")] {
+        let fragments = trace.entries.iter().filter(|entry| {
+            entry.sent == sent && matches!(entry.packet, Packet::Ike { fragment: true, .. })
+        });
+        assert!(fragments.count() > 1, "{whose} sent nothing in fragments");
+    }
     outcome
 }
 
