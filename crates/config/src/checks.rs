@@ -46,15 +46,17 @@ fn same_traffic(drafts: &[Draft], sink: &mut Sink) {
     }
 }
 
-/// A responder finds the tunnel by the identities and the outer addresses.
+/// A responder finds the tunnel by the identities and the outer addresses, and among those that
+/// share an IKE SA by the traffic.
 fn same_peer(drafts: &[Draft], sink: &mut Sink) {
     let mut groups: BTreeMap<(&Identity, &Identity), Vec<&Draft>> = BTreeMap::new();
     for draft in drafts {
         let ids = (&draft.config.local.id, &draft.config.remote.id);
         let earlier = groups.entry(ids).or_default();
-        let twin = earlier
-            .iter()
-            .find(|other| may_meet(&other.config, &draft.config));
+        let twin = earlier.iter().find(|other| {
+            let together = other.config.shares_peer_with(&draft.config);
+            !together && may_meet(&other.config, &draft.config)
+        });
         if let Some(twin) = twin {
             let title = format!(
                 "tunnels {} and {} can't be told apart when their peer begins",
@@ -66,7 +68,7 @@ fn same_peer(drafts: &[Draft], sink: &mut Sink) {
                     twin.remote_id_span.clone(),
                     format!("the peer of tunnel {}", twin.config.name),
                 )
-                .help("give the ends of one tunnel an `id` of its own, or name all networks in one tunnel");
+                .help("give the ends of one tunnel an `id` of its own, or both tunnels the same role, addresses, authentication and IKE settings: then they share an IKE SA");
         }
         earlier.push(draft);
     }

@@ -140,7 +140,9 @@ mistakes! {
     a_socket_path_that_is_relative: and("[daemon]\nsocket = \"control.sock\"\n"),
     a_socket_path_that_is_too_long: and(&format!("[daemon]\nsocket = \"/{}\"\n", "x".repeat(107))),
     the_same_traffic_in_two_tunnels: and(&second("branch2.example", "10.1.0.0/16", "10.2.0.0/16")),
-    two_tunnels_that_a_responder_confuses: and(&second("branch.example", "10.7.0.0/16", "10.8.0.0/16")),
+    two_tunnels_that_a_responder_confuses: and(
+        &(second("branch.example", "10.7.0.0/16", "10.8.0.0/16") + "nat-t = \"off\"\n"),
+    ),
     several_mistakes_at_once: refused(
         &RIGHT
             .replace("client", "cliend")

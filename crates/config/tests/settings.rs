@@ -273,3 +273,15 @@ fn a_secret_is_in_no_debug_output() -> Outcome {
     assert!(!format!("{loaded:?}").contains(SECRET));
     Ok(())
 }
+
+#[test]
+fn tunnels_with_the_same_two_ends_may_stand_side_by_side() -> Outcome {
+    let annex = SMALLEST
+        .replace("branch]", "annex]")
+        .replace("10.1.0.0", "10.7.0.0")
+        .replace("10.2.0.0", "10.8.0.0");
+    let tunnels = loaded(&format!("{SMALLEST}{annex}"))?.config.tunnels;
+    assert_eq!(tunnels.len(), 2);
+    assert!(tunnels[0].shares_peer_with(&tunnels[1]));
+    Ok(())
+}

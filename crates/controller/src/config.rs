@@ -258,6 +258,42 @@ pub struct TunnelConfig {
 }
 
 impl TunnelConfig {
+    /// Whether both tunnels have the same peer and meet it in the same way, so that one IKE SA can
+    /// carry the Child SAs of both (RFC 7296 §1.3.1). What belongs to a Child SA may differ.
+    ///
+    /// Names every field, so that whoever adds one decides whether it is the IKE SA's or the Child
+    /// SA's.
+    #[must_use]
+    pub fn shares_peer_with(&self, other: &Self) -> bool {
+        let Self {
+            // Of the IKE SA.
+            role,
+            local,
+            remote,
+            auth,
+            nat_traversal,
+            path,
+            ike,
+            // Of each tunnel.
+            name: _,
+            local_traffic: _,
+            remote_traffic: _,
+            template: _,
+            start: _,
+            on_stop: _,
+            ping: _,
+            epoch: _,
+            esp: _,
+        } = self;
+        *role == other.role
+            && *local == other.local
+            && *remote == other.remote
+            && *auth == other.auth
+            && *nat_traversal == other.nat_traversal
+            && *path == other.path
+            && *ike == other.ike
+    }
+
     /// A site-to-site tunnel that takes every default of `docs/configuration.md`, but for the
     /// algorithms: one suite, AES-GCM-256, HMAC-SHA-256 and X25519. Its selectors are empty.
     #[must_use]

@@ -64,6 +64,11 @@ pub enum EventKind {
         /// Whether a NAT is between us.
         nat: bool,
     },
+    /// The tunnel uses an IKE SA that another tunnel to the same peer made (RFC 7296 §1.3.1).
+    IkeShared {
+        /// The peer's identity.
+        peer: String,
+    },
     /// The IKE SA ended.
     IkeClosed {
         /// Why.
@@ -146,6 +151,7 @@ impl EventKind {
             | Self::FirstPacketHeld
             | Self::Negotiating { .. }
             | Self::IkeEstablished { .. }
+            | Self::IkeShared { .. }
             | Self::EpochInstalled { .. }
             | Self::PingSent { .. }
             | Self::PingAnswered { .. }
@@ -179,6 +185,7 @@ impl fmt::Display for EventKind {
                 f.write_str(if *epochgate { " (epochgate)" } else { "" })?;
                 f.write_str(if *nat { ", behind NAT" } else { "" })
             }
+            Self::IkeShared { peer } => write!(f, "uses the IKE SA with {peer}"),
             Self::IkeClosed { reason } => write!(f, "IKE SA closed: {reason}"),
             Self::EpochInstalled { inbound, outbound } => write!(
                 f,

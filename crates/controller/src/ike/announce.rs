@@ -1,5 +1,6 @@
 //! How one epochgate knows another, and learns what to ping: a vendor ID and a status notify from
-//! the private-use range, both in IKE_AUTH, where they are authenticated (RFC 7296 §3.10.1, §3.12).
+//! the private-use range, in IKE_AUTH and CREATE_CHILD_SA, where they are authenticated (RFC 7296
+//! §3.10.1, §3.12).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,28 +26,35 @@ pub(super) struct Announcement {
 
 /// What we announce for a tunnel.
 pub(super) fn payloads(ctx: &Context<'_>, tunnel: TunnelId) -> Vec<Payload> {
-    let address = ctx
-        .pad
-        .announcements
-        .get(&tunnel)
-        .map(|address| match address {
-            IpAddr::V4(address) => notify_with(PING_ADDRESS, address.octets()),
-            IpAddr::V6(address) => notify_with(PING_ADDRESS, address.octets()),
-        });
-    address
+    ping_address(ctx, tunnel)
         .into_iter()
         .chain([Payload::VendorId(VENDOR_ID.to_vec())])
         .collect()
 }
 
+/// What of it each Child SA has its own of. Goes into CREATE_CHILD_SA too, to a peer that announced
+/// itself in IKE_AUTH.
+pub(super) fn ping_address(ctx: &Context<'_>, tunnel: TunnelId) -> Option<Payload> {
+    let address = ctx.pad.announcements.get(&tunnel)?;
+    Some(match address {
+        IpAddr::V4(address) => notify_with(PING_ADDRESS, address.octets()),
+        IpAddr::V6(address) => notify_with(PING_ADDRESS, address.octets()),
+    })
+}
+
 /// What the peer announces. A malformed address is as none.
 pub(super) fn read(payloads: &Payloads) -> Announcement {
     let epochgate = payloads.vendor_ids.iter().any(|id| id == VENDOR_ID);
-    let address = payloads.notify(PING_ADDRESS).filter(|_| epochgate);
     Announcement {
         epochgate,
-        ping_address: address.and_then(|it| parse(&it.data)),
+        ping_address: epochgate.then(|| read_ping_address(payloads)).flatten(),
     }
+}
+
+/// The address to ping that a peer known as epochgate announces. A malformed one is as none.
+pub(super) fn read_ping_address(payloads: &Payloads) -> Option<IpAddr> {
+    let address = payloads.notify(PING_ADDRESS)?;
+    parse(&address.data)
 }
 
 fn parse(octets: &[u8]) -> Option<IpAddr> {

@@ -192,12 +192,13 @@ impl Authenticating {
                         id,
                         path: established.session.path,
                         replaces: None,
+                        ping_address: announcement.ping_address,
                         part: Part::Initiator,
                         shared: None,
                         nonces: self.handshake.nonces(),
                     },
                 );
-                established.add_child(&child);
+                established.add_child(self.name.tunnel, &child);
                 ctx.event(self.name, IkeEvent::Child(Box::new(child)));
             }
             Err(error) => {

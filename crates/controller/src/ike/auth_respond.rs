@@ -22,7 +22,8 @@ use super::proof;
 use super::proposal::{self, ChildKeyExchange};
 use super::sa::Next;
 use super::session::{Request, Session};
-use super::{CloseReason, IkeEvent, IkeSaId, Peer, Refused, TunnelId, selectors};
+use super::sharing::closeness;
+use super::{CloseReason, IkeEvent, IkeSaId, Peer, Refused, TunnelId};
 
 /// Tunnels that one AUTH is judged for at most: each may cost a path of certificates.
 const JUDGED_MAX: usize = 8;
@@ -165,23 +166,6 @@ fn admit(
     })
 }
 
-/// How well an offer's selectors fit a tunnel: not at all, in part, as configured.
-fn closeness(config: &TunnelConfig, payloads: &Payloads) -> u8 {
-    let (Some(theirs), Some(ours)) = (&payloads.selectors_initiator, &payloads.selectors_responder)
-    else {
-        return 0;
-    };
-    let common_theirs = selectors::narrow(theirs, &config.remote_traffic);
-    let common_ours = selectors::narrow(ours, &config.local_traffic);
-    if common_theirs.is_empty() || common_ours.is_empty() {
-        0
-    } else if common_theirs == *theirs && common_ours == *ours {
-        2
-    } else {
-        1
-    }
-}
-
 fn stranger(id: &Identification, wanted: Option<&Identification>) -> String {
     match wanted {
         Some(wanted) => format!(
@@ -267,12 +251,13 @@ impl Half {
                         id,
                         path: established.session.path,
                         replaces: None,
+                        ping_address: announcement.ping_address,
                         part: Part::Responder,
                         shared: None,
                         nonces: handshake.nonces(),
                     },
                 );
-                established.add_child(&child);
+                established.add_child(name.tunnel, &child);
                 let mut refused = common.clone();
                 refused.push(notify(NotifyType::TEMPORARY_FAILURE));
                 let mut accepted = common;

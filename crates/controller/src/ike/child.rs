@@ -1,6 +1,7 @@
 //! Negotiating one Child SA, whatever the exchange: IKE_AUTH and CREATE_CHILD_SA carry the same
 //! payloads for it (RFC 7296 §1.2, §1.3).
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use epochgate_ike_wire::{NotifyType, Payload, TrafficSelector};
@@ -180,6 +181,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) id: ChildId,
     pub(super) path: Path,
     pub(super) replaces: Option<ChildId>,
+    pub(super) ping_address: Option<IpAddr>,
     /// Our part in this exchange.
     pub(super) part: Part,
     pub(super) shared: Option<&'a Secret>,
@@ -215,6 +217,7 @@ impl Agreed {
             remote_selectors: self.remote_selectors,
             path: of.path,
             replaces: of.replaces,
+            ping_address: of.ping_address,
             started_by: match of.part {
                 Part::Initiator => Side::Us,
                 Part::Responder => Side::Peer,

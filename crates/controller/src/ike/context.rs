@@ -15,7 +15,8 @@ use crate::pki::UnixTime;
 use super::limits::{Limits, NONCE_LEN};
 use super::pad::Pad;
 use super::rate::RateLimit;
-use super::{ChildId, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
+use super::sharing::Guests;
+use super::{ChildId, Counters, IkeEvent, IkeOutput, IkeSaId, Peer, TunnelId};
 
 /// SPIs below are reserved by IANA (RFC 4303 §2.1).
 const RESERVED_SPIS: u32 = 0x100;
@@ -35,6 +36,7 @@ pub(super) struct Context<'a> {
     pub(super) outputs: &'a mut VecDeque<IkeOutput>,
     pub(super) counters: &'a mut Counters,
     pub(super) strangers: &'a mut RateLimit,
+    pub(super) guests: &'a mut Guests,
     pub(super) last_child: &'a mut u64,
     pub(super) now: Timestamp,
     /// The wall-clock time, which certificates are judged by, once it was told.
@@ -42,13 +44,40 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Tells the tunnel.
+    /// Tells the tunnel, and the IKE SA's other users what concerns them too.
     pub(super) fn event(&mut self, name: Name, event: IkeEvent) {
-        self.outputs.push_back(IkeOutput::Event {
-            sa: name.id,
-            tunnel: name.tunnel,
-            event,
-        });
+        let for_guests = match &event {
+            IkeEvent::Established(peer) => Some(IkeEvent::Joined(Peer {
+                initial_contact: false,
+                ..peer.clone()
+            })),
+            IkeEvent::PathChanged(_) | IkeEvent::Closed(_) => Some(event.clone()),
+            IkeEvent::Joined(_)
+            | IkeEvent::Child(_)
+            | IkeEvent::ChildRefused { .. }
+            | IkeEvent::OfferRefused(_)
+            | IkeEvent::ChildRedundant(_)
+            | IkeEvent::ChildDeletedByPeer(_)
+            | IkeEvent::ChildDeleted(_)
+            | IkeEvent::ChildUnknownToPeer(_)
+            | IkeEvent::KeepaliveDue(_)
+            | IkeEvent::Alive => None,
+        };
+        let is_over = matches!(event, IkeEvent::Closed(_));
+        let sa = name.id;
+        let mut tell = |tunnel, event| {
+            self.outputs
+                .push_back(IkeOutput::Event { sa, tunnel, event });
+        };
+        tell(name.tunnel, event);
+        if let Some(event) = for_guests {
+            for guest in self.guests.of(sa) {
+                tell(*guest, event.clone());
+            }
+        }
+        if is_over {
+            self.guests.dismiss(sa);
+        }
     }
 
     /// Sends a message.

@@ -1,6 +1,7 @@
 //! CREATE_CHILD_SA (RFC 7296 §1.3, §2.8, §2.17): new Child SAs and rekeyed ones, with and without
 //! a key exchange of their own, in both roles, and what happens when both ends rekey at once.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use epochgate_ike_wire::{
@@ -21,7 +22,8 @@ use super::proposal::{self, ChildKeyExchange};
 use super::protect::SealError;
 use super::sa::Next;
 use super::session::ReplyTo;
-use super::{Child, ChildError, ChildId, IkeEvent, Refused};
+use super::sharing::closeness;
+use super::{Child, ChildError, ChildId, IkeEvent, Refused, TunnelId, announce};
 
 /// How long the peer has to delete its redundant Child SA before we do it. A peer that got our
 /// request only after its own exchange had ended does not know that they crossed.
@@ -29,6 +31,10 @@ const REDUNDANT_GRACE: Duration = Duration::from_secs(10);
 
 /// Our request for a Child SA.
 pub(super) struct Creating {
+    /// Whose it will be.
+    pub(super) tunnel: TunnelId,
+    /// That tunnel has left meanwhile.
+    pub(super) abandoned: bool,
     pub(super) replaces: Option<ChildId>,
     replaced_inbound: Option<Spi>,
     offer: Offer,
@@ -78,6 +84,7 @@ impl From<Refusal> for Denial {
 
 /// A request of the peer that we agree to.
 struct Answering {
+    tunnel: TunnelId,
     child: Child,
     payloads: Vec<Payload>,
     lowest: Nonce,
@@ -89,15 +96,19 @@ impl Established {
     pub(super) fn start_create(
         &mut self,
         ctx: &mut Context<'_>,
+        tunnel: TunnelId,
         replaces: Option<(ChildId, Spi)>,
         group: Option<Group>,
         restarts: u32,
     ) -> Result<(), SealError> {
-        let group = group.or(self.config.esp.groups.first().copied());
+        let Some(config) = self.config_of(ctx, tunnel) else {
+            return Ok(());
+        };
+        let group = group.or(config.esp.groups.first().copied());
         let exchange = group
             .map(|group| ctx.crypto.key_exchange(group))
             .transpose()?;
-        let offer = Offer::new(ctx, &self.config, ChildKeyExchange::AsConfigured)?;
+        let offer = Offer::new(ctx, &config, ChildKeyExchange::AsConfigured)?;
         let nonce = ctx.nonce()?;
         let mut payloads = Vec::new();
         payloads.extend(replaces.map(|(_, inbound)| {
@@ -107,15 +118,18 @@ impl Established {
                 inbound.0.get(),
             ))
         }));
-        payloads.push(offer.proposal(&self.config));
+        payloads.push(offer.proposal(&config));
         payloads.push(Payload::Nonce(nonce.clone()));
         payloads.extend(exchange.as_deref().map(public_value));
         payloads.extend(offer.selectors());
+        payloads.extend(self.announcement(ctx, tunnel));
         let schedule = ctx.limits.retransmission;
         let in_flight =
             self.session
                 .request(ctx, ExchangeType::CreateChildSa, &payloads, schedule)?;
         let creating = Creating {
+            tunnel,
+            abandoned: false,
             replaces: replaces.map(|(child, _)| child),
             replaced_inbound: replaces.map(|(_, inbound)| inbound),
             offer,
@@ -142,19 +156,25 @@ impl Established {
             let error = error.clone();
             return self.refused(ctx, creating, &error);
         }
-        let replaces = creating.replaces;
+        let Creating {
+            tunnel, replaces, ..
+        } = creating;
         let inbound = creating.offer.inbound();
+        if creating.abandoned {
+            self.delete_unwanted(inbound);
+            return self.proceed(ctx);
+        }
         let crossing = match self.complete(ctx, creating, &payloads) {
             Ok((child, lowest, crossing)) => {
                 let id = child.id;
-                self.add_child(&child);
-                ctx.event(self.name, IkeEvent::Child(Box::new(child)));
+                self.add_child(tunnel, &child);
+                ctx.event(self.name_for(tunnel), IkeEvent::Child(Box::new(child)));
                 crossing.map(|theirs| (id, lowest, theirs))
             }
             Err(error) => {
                 // The peer has made it and believes in it.
                 self.delete_unwanted(inbound);
-                self.refuse(ctx, replaces, error);
+                self.refuse(ctx, tunnel, replaces, error);
                 None
             }
         };
@@ -173,8 +193,9 @@ impl Established {
         our_lowest: &Nonce,
         theirs: &Crossing,
     ) {
+        let name = self.name_for(self.tunnel_of(ours));
         if theirs.settled_by_peer {
-            ctx.event(self.name, IkeEvent::ChildRedundant(ours));
+            ctx.event(name, IkeEvent::ChildRedundant(ours));
             self.delete_soon(ours);
             return;
         }
@@ -182,30 +203,29 @@ impl Established {
             return;
         };
         if *our_lowest < theirs.lowest {
-            ctx.event(self.name, IkeEvent::ChildRedundant(ours));
+            ctx.event(name, IkeEvent::ChildRedundant(ours));
             self.delete_soon(ours);
         } else {
             their_record.peer_deletes_until = Some(ctx.now + REDUNDANT_GRACE);
-            ctx.event(self.name, IkeEvent::ChildRedundant(theirs.child));
+            ctx.event(name, IkeEvent::ChildRedundant(theirs.child));
         }
     }
 
     fn refused(mut self, ctx: &mut Context<'_>, creating: Creating, error: &Notify) -> Next {
-        let replaces = creating.replaces;
+        let Creating {
+            tunnel, replaces, ..
+        } = creating;
         // Another key exchange, if it is one that we offered (RFC 7296 §1.3).
         let current = creating.exchange.as_ref().map(|it| it.group());
         let wanted = error.wanted_key_exchange();
-        let group = self
-            .config
-            .esp
-            .groups
-            .iter()
-            .copied()
-            .filter(|group| Some(*group) != current)
-            .find(|group| Some(proposal::method(*group)) == wanted);
+        let config = self.config_of(ctx, tunnel);
+        let group = config.and_then(|config| {
+            let mut others = config.esp.groups.iter().copied();
+            others.find(|it| Some(*it) != current && Some(proposal::method(*it)) == wanted)
+        });
         if group.is_some() && creating.restarts < KE_RESTARTS_MAX {
             let replaced = replaces.zip(creating.replaced_inbound);
-            return match self.start_create(ctx, replaced, group, creating.restarts + 1) {
+            return match self.start_create(ctx, tunnel, replaced, group, creating.restarts + 1) {
                 Ok(()) => self.stay(),
                 Err(error) => self.broken(ctx, &error),
             };
@@ -213,14 +233,14 @@ impl Established {
         match (error.kind, replaces, &creating.crossing) {
             // The peer has deleted it after its own rekey, which we know of (§2.8.1).
             (NotifyType::CHILD_SA_NOT_FOUND, Some(_), Some(_)) => {
-                self.refuse(ctx, replaces, ChildError::Temporary);
+                self.refuse(ctx, tunnel, replaces, ChildError::Temporary);
             }
             // Gone at the peer: no Delete is needed (§2.25).
             (NotifyType::CHILD_SA_NOT_FOUND, Some(child), None) => {
                 self.children.remove(&child);
-                ctx.event(self.name, IkeEvent::ChildUnknownToPeer(child));
+                ctx.event(self.name_for(tunnel), IkeEvent::ChildUnknownToPeer(child));
             }
-            (kind, _, _) => self.refuse(ctx, replaces, child_error(kind)),
+            (kind, _, _) => self.refuse(ctx, tunnel, replaces, child_error(kind)),
         }
         self.proceed(ctx)
     }
@@ -232,7 +252,9 @@ impl Established {
         creating: Creating,
         payloads: &Payloads,
     ) -> Result<(Child, Nonce, Option<Crossing>), ChildError> {
-        let agreed = creating.offer.accept(&self.config, payloads)?;
+        let config = self.config_of(ctx, creating.tunnel);
+        let config = config.ok_or(ChildError::Nonsense)?;
+        let agreed = creating.offer.accept(&config, payloads)?;
         let theirs = payloads.nonce.as_ref().ok_or(ChildError::Nonsense)?;
         let shared = match (creating.exchange, &payloads.key_exchange) {
             (None, None) => None,
@@ -253,6 +275,7 @@ impl Established {
                 id,
                 path: self.session.path,
                 replaces: creating.replaces,
+                ping_address: self.announced(payloads),
                 part: Part::Initiator,
                 shared: shared.as_ref(),
                 nonces: Nonces {
@@ -273,6 +296,7 @@ impl Established {
         payloads: Payloads,
     ) -> Next {
         let Answering {
+            tunnel,
             child,
             payloads,
             lowest,
@@ -298,14 +322,17 @@ impl Established {
                 settled_by_peer: false,
             });
         }
-        self.add_child(&child);
+        if tunnel != self.name.tunnel && ctx.guests.add(self.name.id, tunnel) {
+            ctx.event(self.name_for(tunnel), IkeEvent::Joined(self.peer()));
+        }
+        self.add_child(tunnel, &child);
         self.keep_answer(KeptAnswer {
             child: child.id,
             reply_to,
             accepted: payloads,
             refused: only(NotifyType::TEMPORARY_FAILURE),
         });
-        ctx.event(self.name, IkeEvent::Child(Box::new(child)));
+        ctx.event(self.name_for(tunnel), IkeEvent::Child(Box::new(child)));
         self.stay()
     }
 
@@ -320,15 +347,21 @@ impl Established {
             let kind = NotifyType::NO_ADDITIONAL_SAS;
             return Err(Denial::Refused(kind, Refused::IkeRekey));
         }
-        if self.children.len() >= ctx.limits.children_max {
-            return Err(Refusal::Notify(NotifyType::NO_ADDITIONAL_SAS).into());
-        }
         let replaces = payloads
             .notify(NotifyType::REKEY_SA)
             .map(|rekey| self.rekeyed(rekey))
             .transpose()?;
+        let tunnel = match replaces {
+            Some(replaced) => self.tunnel_of(replaced),
+            None => self.tunnel_for(ctx, payloads),
+        };
+        if self.children_of(tunnel) >= ctx.limits.children_max {
+            return Err(Refusal::Notify(NotifyType::NO_ADDITIONAL_SAS).into());
+        }
+        let config = self.config_of(ctx, tunnel);
+        let config = config.ok_or(Refusal::Notify(NotifyType::TEMPORARY_FAILURE))?;
         let (agreed, proposal, selectors) =
-            child::answer(ctx, &self.config, payloads, ChildKeyExchange::AsConfigured)?;
+            child::answer(ctx, &config, payloads, ChildKeyExchange::AsConfigured)?;
         let theirs = payloads.nonce.as_ref().ok_or(Denial::Syntax)?;
         let exchange = accept_exchange(ctx, &agreed, payloads)?;
         let nonce = ctx.nonce().map_err(Refusal::from)?;
@@ -343,6 +376,7 @@ impl Established {
             }
         };
         answer.extend(selectors);
+        answer.extend(self.announcement(ctx, tunnel));
         let id = ctx.next_child();
         let child = agreed.into_child(
             ctx,
@@ -351,6 +385,7 @@ impl Established {
                 id,
                 path: self.session.path,
                 replaces,
+                ping_address: self.announced(payloads),
                 part: Part::Responder,
                 shared: shared.as_ref(),
                 nonces: Nonces {
@@ -360,10 +395,49 @@ impl Established {
             },
         );
         Ok(Answering {
+            tunnel,
             child,
             payloads: answer,
             lowest: nonce.min(theirs.clone()),
         })
+    }
+
+    /// Whose a new Child SA will be that the peer asks for: of this IKE SA's tunnel and its siblings
+    /// the one that the selectors fit best, first those that have none here.
+    fn tunnel_for(&self, ctx: &Context<'_>, payloads: &Payloads) -> TunnelId {
+        let owner = self.name.tunnel;
+        let siblings = ctx.pad.siblings(owner).iter();
+        let rated = siblings.copied().chain([owner]).filter_map(|tunnel| {
+            let config = self.config_of(ctx, tunnel)?;
+            let fits = closeness(&config, payloads);
+            (fits > 0).then_some((fits, self.children_of(tunnel) == 0, tunnel))
+        });
+        let best = rated.max_by_key(|(fits, vacant, _)| (*fits, *vacant));
+        best.map_or(owner, |(_, _, tunnel)| tunnel)
+    }
+
+    /// How many Child SAs a tunnel has here.
+    fn children_of(&self, tunnel: TunnelId) -> usize {
+        let records = self.children.values();
+        records.filter(|record| record.tunnel == tunnel).count()
+    }
+
+    /// What an epochgate peer is told to ping through a Child SA of this tunnel.
+    fn announcement(&self, ctx: &Context<'_>, tunnel: TunnelId) -> Option<Payload> {
+        if self.epochgate {
+            announce::ping_address(ctx, tunnel)
+        } else {
+            None
+        }
+    }
+
+    /// What an epochgate peer wants pinged through this Child SA.
+    fn announced(&self, payloads: &Payloads) -> Option<IpAddr> {
+        if self.epochgate {
+            announce::read_ping_address(payloads)
+        } else {
+            None
+        }
     }
 
     /// The Child SA that REKEY_SA names by the SPI that its sender receives on (§1.3.3).

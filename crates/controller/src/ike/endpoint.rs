@@ -27,6 +27,7 @@ use super::payloads::{Fault, Payloads};
 use super::rate::RateLimit;
 use super::respond::{self, Answer, Load};
 use super::sa::{IkeSa, Next, Order};
+use super::sharing::Guests;
 use super::{ChildId, CloseReason, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
 
 /// Lines about strangers that the log gets per second.
@@ -36,8 +37,8 @@ const STRANGERS_PER_SECOND: u32 = 1;
 pub(crate) struct Endpoint {
     crypto: Arc<dyn Crypto>,
     limits: Limits,
-    pad: Pad,
-    sas: BTreeMap<IkeSaId, Slot>,
+    pub(super) pad: Pad,
+    pub(super) sas: BTreeMap<IkeSaId, Slot>,
     /// By the SPI that we chose.
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
     /// Responder's IKE SAs before IKE_AUTH.
@@ -51,7 +52,9 @@ pub(crate) struct Endpoint {
     unprotected: RateLimit,
     /// Reports of strangers, which anybody can provoke as well.
     strangers: RateLimit,
-    outputs: VecDeque<IkeOutput>,
+    pub(super) outputs: VecDeque<IkeOutput>,
+    /// Tunnels that use IKE SAs which others made.
+    pub(super) guests: Guests,
     counters: Counters,
     last_sa: u64,
     last_child: u64,
@@ -59,8 +62,8 @@ pub(crate) struct Endpoint {
 }
 
 /// An IKE SA and what the indexes know of it.
-struct Slot {
-    sa: IkeSa,
+pub(super) struct Slot {
+    pub(super) sa: IkeSa,
     spi: IkeSpi,
     due: Option<Timestamp>,
     half_open: Option<InitKey>,
@@ -83,6 +86,7 @@ impl Endpoint {
             unprotected: RateLimit::per_second(per_second),
             strangers: RateLimit::per_second(STRANGERS_PER_SECOND),
             outputs: VecDeque::new(),
+            guests: Guests::default(),
             counters: Counters::default(),
             last_sa: 0,
             last_child: 0,
@@ -133,6 +137,8 @@ impl Endpoint {
     ) -> IkeSaId {
         let id = self.next_id();
         let name = Name { id, tunnel };
+        // Siblings have the same identities: their IKE SAs count (RFC 7296 §2.4).
+        let initial_contact = initial_contact && !self.sibling_is_connected(tunnel);
         let Some(config) = self.pad.tunnel(tunnel).map(Arc::clone) else {
             let reason = CloseReason::Failed("the tunnel is not configured".to_owned());
             self.closed(name, reason);
@@ -232,8 +238,8 @@ impl Endpoint {
     }
 
     /// Makes another Child SA (RFC 7296 §1.3.1). Ends in `Child`, `ChildRefused` or `Closed`.
-    pub(crate) fn new_child(&mut self, sa: IkeSaId, now: Timestamp) {
-        self.order(sa, Order::New, now);
+    pub(crate) fn new_child(&mut self, sa: IkeSaId, tunnel: TunnelId, now: Timestamp) {
+        self.order(sa, Order::New(tunnel), now);
     }
 
     /// Deletes a Child SA (RFC 7296 §1.4.1). Ends in `ChildDeleted`, `ChildDeletedByPeer` or
@@ -246,11 +252,6 @@ impl Endpoint {
     /// peer answers or not.
     pub(crate) fn close(&mut self, sa: IkeSaId, now: Timestamp) {
         self.order(sa, Order::Close, now);
-    }
-
-    /// Drops the IKE SA: no message, no event.
-    pub(crate) fn forget(&mut self, sa: IkeSaId) {
-        self.take(sa);
     }
 
     /// Asks the peer whether it lives (RFC 7296 §2.4), unless a request waits for its answer
@@ -409,10 +410,15 @@ impl Endpoint {
         }
     }
 
+    /// The established IKE SAs that a tunnel owns, oldest first.
+    pub(super) fn established_of(&self, tunnel: TunnelId) -> impl Iterator<Item = IkeSaId> {
+        let of_tunnel = (tunnel, IkeSaId(0))..=(tunnel, IkeSaId(u64::MAX));
+        self.established.range(of_tunnel).map(|(_, id)| *id)
+    }
+
     /// A peer that comes back again and again without a goodbye leaves its old IKE SAs behind.
     fn limit_sas(&mut self, tunnel: TunnelId, now: Timestamp) {
-        let of_tunnel = (tunnel, IkeSaId(0))..=(tunnel, IkeSaId(u64::MAX));
-        let mut established = self.established.range(of_tunnel).map(|(_, id)| *id);
+        let mut established = self.established_of(tunnel);
         let oldest = established.next();
         let others = established.count();
         if let Some(oldest) = oldest
@@ -431,7 +437,7 @@ impl Endpoint {
         }
     }
 
-    fn take(&mut self, id: IkeSaId) -> Option<IkeSa> {
+    pub(super) fn take(&mut self, id: IkeSaId) -> Option<IkeSa> {
         let slot = self.sas.remove(&id)?;
         self.by_spi.remove(&slot.spi);
         if let Some(due) = slot.due {
@@ -499,6 +505,7 @@ impl Endpoint {
             outputs: &mut self.outputs,
             counters: &mut self.counters,
             strangers: &mut self.strangers,
+            guests: &mut self.guests,
             last_child: &mut self.last_child,
             now,
             wall_clock: self.wall_clock,

@@ -21,7 +21,7 @@ use super::proposal::IkeAlgorithms;
 use super::protect::SealError;
 use super::sa::{IkeSa, Next, Order};
 use super::session::{InFlight, Received, ReplyTo, Request, Session};
-use super::{Child, ChildError, ChildId, CloseReason, IkeEvent, Peer};
+use super::{Child, ChildError, ChildId, CloseReason, IkeEvent, Peer, TunnelId};
 
 /// What Child SAs' keys are derived with (RFC 7296 §2.17).
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(super) struct ChildSeed {
 /// A Child SA as its IKE SA knows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChildRecord {
+    /// Whose it is: its owner's, or a guest's ([`super::sharing`]).
+    pub(super) tunnel: TunnelId,
     pub(super) inbound: Spi,
     pub(super) outbound: Spi,
     /// Redundant after crossing rekeys, and the peer's to delete until then.
@@ -44,7 +46,7 @@ pub(super) struct ChildRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Rekey(ChildId),
-    New,
+    New(TunnelId),
     Delete(ChildId),
     /// A Child SA that only the peer believes in.
     DeleteUnwanted(Spi),
@@ -115,10 +117,22 @@ impl Established {
         }
     }
 
-    pub(super) fn add_child(&mut self, child: &Child) {
+    /// Who the peer is, as a tunnel hears of it that joins.
+    pub(super) fn peer(&self) -> Peer {
+        Peer {
+            id: self.config.remote.id.clone(),
+            epochgate: self.epochgate,
+            ping_address: None,
+            nat: self.session.nat.found(),
+            initial_contact: false,
+        }
+    }
+
+    pub(super) fn add_child(&mut self, tunnel: TunnelId, child: &Child) {
         self.children.insert(
             child.id,
             ChildRecord {
+                tunnel,
                 inbound: child.inbound,
                 outbound: child.outbound,
                 peer_deletes_until: None,
@@ -138,21 +152,23 @@ impl Established {
     pub(super) fn obey(mut self, ctx: &mut Context<'_>, order: Order) -> Next {
         match order {
             Order::Rekey(child) if !self.children.contains_key(&child) => {
-                ctx.event(self.name, IkeEvent::ChildUnknownToPeer(child));
+                self.tell_unknown(ctx, child);
             }
             Order::Rekey(child) => {
                 let asking = self.is_asking(
                     |asked| matches!(asked, Asked::Create(it) if it.replaces == Some(child)),
                 );
                 if !asking && !self.enqueue(Task::Rekey(child)) {
-                    self.refuse(ctx, Some(child), ChildError::Temporary);
+                    let tunnel = self.tunnel_of(child);
+                    self.refuse(ctx, tunnel, Some(child), ChildError::Temporary);
                 }
             }
-            Order::New => {
-                if !self.enqueue(Task::New) {
-                    self.refuse(ctx, None, ChildError::Temporary);
+            Order::New(tunnel) => {
+                if !self.enqueue(Task::New(tunnel)) {
+                    self.refuse(ctx, tunnel, None, ChildError::Temporary);
                 }
             }
+            Order::Leave(tunnel) => return self.part_with(ctx, tunnel),
             // It never came into being.
             Order::Delete(child) if self.kept.as_ref().is_some_and(|it| it.child == child) => {
                 return self.release(ctx, child, false);
@@ -186,6 +202,76 @@ impl Established {
             }
         }
         self.proceed(ctx)
+    }
+
+    /// A tunnel uses the IKE SA no longer: its Child SAs end, the others stay.
+    fn part_with(mut self, ctx: &mut Context<'_>, tunnel: TunnelId) -> Next {
+        self.tasks.retain(|task| *task != Task::New(tunnel));
+        if let Some(Outstanding {
+            asked: Asked::Create(creating),
+            ..
+        }) = &mut self.outstanding
+            && creating.tunnel == tunnel
+        {
+            creating.abandoned = true;
+        }
+        let kept = self.kept.as_ref().map(|kept| kept.child);
+        let mut unanswered = None;
+        let theirs: Vec<ChildId> = self
+            .children
+            .iter()
+            .filter(|(_, record)| record.tunnel == tunnel)
+            .map(|(id, _)| *id)
+            .collect();
+        for child in theirs {
+            self.tasks.retain(|task| *task != Task::Rekey(child));
+            if kept == Some(child) {
+                unanswered = Some(child);
+            } else if !self.is_deleting(child) {
+                self.enqueue(Task::Delete(child));
+            }
+        }
+        match unanswered {
+            Some(child) => self.release(ctx, child, false),
+            None => self.proceed(ctx),
+        }
+    }
+
+    /// A Child SA that is to be rekeyed is gone. Whose it was is not known any more; its tunnel
+    /// recognises it.
+    fn tell_unknown(&self, ctx: &mut Context<'_>, child: ChildId) {
+        let guests = ctx.guests.of(self.name.id).to_vec();
+        for user in guests.into_iter().chain([self.name.tunnel]) {
+            ctx.event(self.name_for(user), IkeEvent::ChildUnknownToPeer(child));
+        }
+    }
+
+    /// Whose a Child SA is; its owner's if nobody knows.
+    pub(super) fn tunnel_of(&self, child: ChildId) -> TunnelId {
+        let record = self.children.get(&child);
+        record.map_or(self.name.tunnel, |record| record.tunnel)
+    }
+
+    /// This IKE SA as one of its tunnels knows it.
+    pub(super) fn name_for(&self, tunnel: TunnelId) -> Name {
+        Name {
+            tunnel,
+            ..self.name
+        }
+    }
+
+    /// What a tunnel that uses this IKE SA is configured to have; `None` once it is not configured
+    /// any more.
+    pub(super) fn config_of(
+        &self,
+        ctx: &Context<'_>,
+        tunnel: TunnelId,
+    ) -> Option<Arc<TunnelConfig>> {
+        if tunnel == self.name.tunnel {
+            Some(Arc::clone(&self.config))
+        } else {
+            ctx.pad.tunnel(tunnel).map(Arc::clone)
+        }
     }
 
     /// Sends the answer that waited for the kernel.
@@ -332,8 +418,9 @@ impl Established {
         match asked {
             Asked::Create(creating) => return self.conclude_create(ctx, *creating, payloads),
             Asked::Delete(child) => {
-                if self.children.remove(&child).is_some() {
-                    ctx.event(self.name, IkeEvent::ChildDeleted(child));
+                if let Some(record) = self.children.remove(&child) {
+                    let name = self.name_for(record.tunnel);
+                    ctx.event(name, IkeEvent::ChildDeleted(child));
                 }
             }
             Asked::DeleteUnwanted | Asked::Liveness => {}
@@ -376,16 +463,16 @@ impl Established {
         match task {
             Task::Rekey(child) => match self.children.get(&child) {
                 Some(record) => {
-                    let inbound = record.inbound;
-                    self.start_create(ctx, Some((child, inbound)), None, 0)
+                    let (tunnel, inbound) = (record.tunnel, record.inbound);
+                    self.start_create(ctx, tunnel, Some((child, inbound)), None, 0)
                 }
                 // The peer deleted it while this waited.
                 None => {
-                    ctx.event(self.name, IkeEvent::ChildUnknownToPeer(child));
+                    self.tell_unknown(ctx, child);
                     Ok(())
                 }
             },
-            Task::New => self.start_create(ctx, None, None, 0),
+            Task::New(tunnel) => self.start_create(ctx, tunnel, None, None, 0),
             Task::Delete(child) => match self.children.get(&child) {
                 Some(record) => {
                     let delete = Payload::Delete(Delete::Esp(vec![record.inbound.0.get()]));
@@ -445,10 +532,12 @@ impl Established {
     pub(super) fn refuse(
         &self,
         ctx: &mut Context<'_>,
+        tunnel: TunnelId,
         replaces: Option<ChildId>,
         error: ChildError,
     ) {
-        ctx.event(self.name, IkeEvent::ChildRefused { replaces, error });
+        let name = self.name_for(tunnel);
+        ctx.event(name, IkeEvent::ChildRefused { replaces, error });
     }
 
     pub(super) fn malformed_request(self, ctx: &mut Context<'_>, reply_to: ReplyTo) -> Next {

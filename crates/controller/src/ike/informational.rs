@@ -44,8 +44,8 @@ impl Established {
                 .children
                 .iter()
                 .find(|(_, child)| child.outbound.0.get() == spi)
-                .map(|(id, child)| (*id, child.inbound));
-            let Some((id, inbound)) = found else {
+                .map(|(id, child)| (*id, child.inbound, child.tunnel));
+            let Some((id, inbound, tunnel)) = found else {
                 continue;
             };
             self.children.remove(&id);
@@ -62,7 +62,7 @@ impl Established {
             if !crossing {
                 ours.push(inbound.0.get());
             }
-            ctx.event(self.name, IkeEvent::ChildDeletedByPeer(id));
+            ctx.event(self.name_for(tunnel), IkeEvent::ChildDeletedByPeer(id));
         }
         let answer = if ours.is_empty() {
             Vec::new()

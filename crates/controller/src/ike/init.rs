@@ -40,7 +40,7 @@ struct Question<'a> {
 
 /// We sent IKE_SA_INIT and wait.
 pub(super) struct Initiating {
-    name: Name,
+    pub(super) name: Name,
     config: Arc<TunnelConfig>,
     initial_contact: bool,
     spi: IkeSpi,

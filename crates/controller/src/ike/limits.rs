@@ -15,8 +15,9 @@ pub(super) const INIT_RESTARTS_MAX: u32 = 4;
 /// CREATE_CHILD_SA requests sent again because of INVALID_KE_PAYLOAD (RFC 7296 §1.3).
 pub(super) const KE_RESTARTS_MAX: u32 = 2;
 
-/// Queued requests of one IKE SA that wait for the window (RFC 7296 §2.3).
-pub(super) const TASKS_MAX: usize = 32;
+/// Queued requests of one IKE SA that wait for the window (RFC 7296 §2.3): some of each tunnel that
+/// uses it.
+pub(super) const TASKS_MAX: usize = 256;
 
 /// Bounds of an endpoint and its timers.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Limits {
     pub(crate) cookie_secret_lifetime: Duration,
     /// IKE SAs of one tunnel; one more established by the peer closes the oldest.
     pub(crate) sas_per_tunnel_max: usize,
-    /// Child SAs of one IKE SA; beyond, NO_ADDITIONAL_SAS (RFC 7296 §1.3).
+    /// Child SAs that one tunnel has of one IKE SA; beyond, NO_ADDITIONAL_SAS (RFC 7296 §1.3).
     pub(crate) children_max: usize,
     /// How requests are retransmitted (RFC 7296 §2.1, §2.4).
     pub(crate) retransmission: Retransmission,

@@ -36,6 +36,7 @@ mod retransmit;
 mod sa;
 pub(crate) mod selectors;
 mod session;
+mod sharing;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -97,6 +98,9 @@ pub(crate) struct Child {
     pub(crate) replaces: Option<ChildId>,
     /// Who started the exchange.
     pub(crate) started_by: Side,
+    /// The address that an epochgate peer answers pings on through it, if it announced one in the
+    /// exchange (authenticated; not yet checked against selectors).
+    pub(crate) ping_address: Option<IpAddr>,
 }
 
 /// Us or the peer.
@@ -112,7 +116,8 @@ pub(crate) struct Peer {
     pub(crate) id: Identity,
     /// It sent our vendor ID.
     pub(crate) epochgate: bool,
-    /// The address that it wants pinged (authenticated; not yet checked against selectors).
+    /// The address that it wants pinged, said once for the whole IKE SA (authenticated; not yet
+    /// checked against selectors).
     pub(crate) ping_address: Option<IpAddr>,
     /// A NAT was detected on either side.
     pub(crate) nat: bool,
@@ -170,6 +175,8 @@ pub(crate) struct Counters {
 pub(crate) enum IkeEvent {
     /// Both ends are authenticated.
     Established(Peer),
+    /// The tunnel uses an IKE SA that a sibling made; both ends are authenticated.
+    Joined(Peer),
     /// A Child SA was negotiated. Started by the peer: its answer waits for `child_ready`.
     Child(Box<Child>),
     /// An attempt of ours to make or rekey a Child SA was refused or failed; the IKE SA lives.

@@ -9,8 +9,7 @@ use epochgate_ike_wire::Identity as WireIdentity;
 
 use crate::config::TunnelConfig;
 
-use super::TunnelId;
-use super::identity;
+use super::{TunnelId, identity, sharing};
 
 /// Tunnels and the peers that they admit.
 #[derive(Debug, Default)]
@@ -23,6 +22,8 @@ pub(super) struct Pad {
     distinct: BTreeMap<Option<IpAddr>, Vec<TunnelId>>,
     /// By the peer's address and identity.
     peers: BTreeMap<(Option<IpAddr>, identity::Key), Vec<TunnelId>>,
+    /// Tunnels to the same peer, which share IKE SAs: only where there are some.
+    siblings: BTreeMap<TunnelId, Vec<TunnelId>>,
 }
 
 impl Pad {
@@ -47,11 +48,17 @@ impl Pad {
                 distinct.push(*id);
             }
         }
+        self.siblings = sharing::siblings(&tunnels);
         self.tunnels = tunnels;
     }
 
     pub(super) fn tunnel(&self, id: TunnelId) -> Option<&Arc<TunnelConfig>> {
         self.tunnels.get(&id)
+    }
+
+    /// The tunnels that share their IKE SAs with this one.
+    pub(super) fn siblings(&self, id: TunnelId) -> &[TunnelId] {
+        self.siblings.get(&id).map_or(&[], Vec::as_slice)
     }
 
     /// What IKE_SA_INIT of a peer at `remote` which reached us at `local` may agree to, tunnels that

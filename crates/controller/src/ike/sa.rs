@@ -6,13 +6,13 @@ use epochgate_ike_wire::{ExchangeType, IkeSpi, Message};
 use crate::Timestamp;
 use crate::io::Datagram;
 
-use super::ChildId;
 use super::auth::Authenticating;
-use super::context::Context;
+use super::context::{Context, Name};
 use super::established::Established;
 use super::informational::{Closing, Lingering};
 use super::init::Initiating;
 use super::respond::HalfOpen;
+use super::{ChildId, Peer, TunnelId};
 
 /// The states.
 pub(super) enum IkeSa {
@@ -38,8 +38,10 @@ pub(super) type Next = Option<IkeSa>;
 pub(super) enum Order {
     /// Rekey this Child SA.
     Rekey(ChildId),
-    /// Make a Child SA.
-    New,
+    /// Make a Child SA for this tunnel.
+    New(TunnelId),
+    /// This tunnel uses the IKE SA no longer: end what it has there.
+    Leave(TunnelId),
     /// Delete this Child SA.
     Delete(ChildId),
     /// See whether the peer lives.
@@ -65,6 +67,28 @@ impl IkeSa {
             Self::Established(it) => it.session.our_spi(),
             Self::Closing(it) => it.session.our_spi(),
             Self::Lingering(it) => it.session.our_spi(),
+        }
+    }
+
+    /// Its names, while tunnels can have a use for it.
+    pub(super) fn name(&self) -> Option<Name> {
+        match self {
+            Self::Initiating(it) => Some(it.name),
+            Self::Authenticating(it) => Some(it.name),
+            Self::Established(it) => Some(it.name),
+            Self::HalfOpen(_) | Self::Closing(_) | Self::Lingering(_) => None,
+        }
+    }
+
+    /// Who the authenticated peer is.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        match self {
+            Self::Established(it) => Some(it.peer()),
+            Self::Initiating(_)
+            | Self::HalfOpen(_)
+            | Self::Authenticating(_)
+            | Self::Closing(_)
+            | Self::Lingering(_) => None,
         }
     }
 
@@ -137,7 +161,8 @@ impl IkeSa {
                 | Self::Closing(_)
                 | Self::Lingering(_)),
                 Order::Rekey(_)
-                | Order::New
+                | Order::New(_)
+                | Order::Leave(_)
                 | Order::Delete(_)
                 | Order::CheckLiveness
                 | Order::Ready { .. }

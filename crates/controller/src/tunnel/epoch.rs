@@ -1,5 +1,7 @@
 //! An epoch: one generation of a tunnel's Child SA, and how far it is trusted.
 
+use std::net::IpAddr;
+
 use epochgate_ike_wire::TrafficSelector;
 
 use super::ping::PingSeries;
@@ -22,6 +24,8 @@ pub(crate) struct Epoch {
     pub(crate) outbound: SaId,
     pub(crate) path: Path,
     pub(crate) cipher: Cipher,
+    /// What the peer wants pinged through it, if it said so.
+    pub(crate) ping_address: Option<IpAddr>,
     pub(crate) created: Timestamp,
     pub(crate) stage: Stage,
     /// Which of its SAs the kernel has.
@@ -133,6 +137,7 @@ impl Epoch {
             },
             path: child.path,
             cipher: child.cipher,
+            ping_address: child.ping_address,
             created: now,
             stage: Stage::Installing(Installing {
                 unanswered: 2,

@@ -105,6 +105,9 @@ impl Tunnel {
         }
         self.effort = Effort::Rest;
         let session = self.live_session();
+        if self.join(session, cx) {
+            return;
+        }
         let spent = self.failed_epochs >= FAILED_EPOCHS_MAX && self.may_connect();
         match session {
             Some(session) if !spent => self.rekey_on(session, why, cx),
@@ -115,6 +118,33 @@ impl Tunnel {
                 }
             }
         }
+    }
+
+    /// Moves to the newest IKE SA that a sibling has made with the same peer, if it is newer than
+    /// this tunnel's own. Unless the peer refused to have this tunnel's Child SA there the last time.
+    fn join(&mut self, own: Option<IkeSaId>, cx: &mut Context<'_>) -> bool {
+        if std::mem::take(&mut self.solitary) || !self.may_connect() {
+            return false;
+        }
+        let Some(session) = cx.ike.join(self.id, own) else {
+            return false;
+        };
+        self.failed_epochs = 0;
+        self.close_failed_sessions(cx);
+        if self.sessions.iter().all(|known| known.id != session) {
+            if self.sessions.len() >= SESSIONS_MAX {
+                self.forget_spare_session(cx);
+            }
+            self.sessions.push(Session {
+                id: session,
+                peer: None,
+            });
+        }
+        self.effort = Effort::Connecting {
+            session,
+            since: cx.now,
+        };
+        true
     }
 
     fn operator_waits(&self) -> bool {
@@ -160,7 +190,7 @@ impl Tunnel {
         );
         match child {
             Some(child) => cx.ike.rekey_child(session, child, cx.now),
-            None => cx.ike.new_child(session, cx.now),
+            None => cx.ike.new_child(session, self.id, cx.now),
         }
         self.effort = Effort::Rekeying {
             session,

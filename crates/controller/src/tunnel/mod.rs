@@ -126,6 +126,9 @@ pub(crate) struct Tunnel {
     contacted: bool,
     /// Time from us to the peer and back, as the latest IKE SA's exchanges took it.
     ike_round_trip: Option<Duration>,
+    /// The peer refused to have this tunnel's Child SA on the IKE SA of another tunnel: the next
+    /// attempt makes one of its own.
+    solitary: bool,
     /// Why it comes to its end, once it does: nothing is started or accepted any more.
     ending: Option<&'static str>,
     routes: BTreeSet<RouteSpec>,
@@ -153,6 +156,7 @@ impl Tunnel {
             wanted: false,
             contacted: false,
             ike_round_trip: None,
+            solitary: false,
             ending: None,
             routes: BTreeSet::new(),
             wishes: Vec::new(),

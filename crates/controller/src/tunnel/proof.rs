@@ -274,12 +274,7 @@ impl Tunnel {
 
     /// Who pings whom: what the peer announces when it is epochgate, else `ping.target`.
     fn ping_addresses(&self, epoch: &Epoch, cx: &Context<'_>) -> Result<(IpAddr, IpAddr), String> {
-        let announced = self
-            .peer_of(epoch.session)
-            .filter(|peer| peer.epochgate)
-            .and_then(|peer| peer.ping_address)
-            .filter(|address| inside(*address, &self.config.remote_traffic));
-        let target = announced.or(self.config.ping.target).ok_or(
+        let target = self.ping_target(Some(epoch)).ok_or(
             "there is nothing to ping: the peer announces no address; set `ping.target` to an \
              address behind the peer that answers pings",
         )?;
@@ -308,12 +303,14 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn ping_target(&self, cx_target: Option<&Epoch>) -> Option<IpAddr> {
-        let announced = cx_target
-            .and_then(|epoch| self.peer_of(epoch.session))
-            .filter(|peer| peer.epochgate)
-            .and_then(|peer| peer.ping_address)
-            .filter(|address| inside(*address, &self.config.remote_traffic));
+    pub(super) fn ping_target(&self, epoch: Option<&Epoch>) -> Option<IpAddr> {
+        let announced = |epoch: &Epoch| {
+            let peer = self.peer_of(epoch.session).filter(|peer| peer.epochgate)?;
+            let said = [epoch.ping_address, peer.ping_address];
+            let mut fit = said.into_iter().flatten();
+            fit.find(|address| inside(*address, &self.config.remote_traffic))
+        };
+        let announced = epoch.and_then(announced);
         announced.or(self.config.ping.target)
     }
 

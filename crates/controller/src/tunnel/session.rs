@@ -22,6 +22,7 @@ impl Tunnel {
     pub(crate) fn handle_ike(&mut self, session: IkeSaId, event: IkeEvent, cx: &mut Context<'_>) {
         match event {
             IkeEvent::Established(peer) => self.established(session, peer, cx),
+            IkeEvent::Joined(peer) => self.joined(session, peer, cx),
             IkeEvent::Child(child) => self.child_negotiated(session, &child, cx),
             IkeEvent::ChildRefused { replaces, error } => {
                 self.child_refused(session, replaces, error, cx);
@@ -31,7 +32,7 @@ impl Tunnel {
                 self.child_ended_by_peer(child, cx);
             }
             IkeEvent::ChildDeleted(child) => self.child_deleted(child, cx),
-            IkeEvent::ChildUnknownToPeer(child) => self.child_unknown(session, child, cx),
+            IkeEvent::ChildUnknownToPeer(child) => self.child_unknown(child, cx),
             IkeEvent::Alive => {}
             // The new path is used by what is negotiated from now on; the open epoch's own checks
             // find out whether its path still works.
@@ -45,7 +46,7 @@ impl Tunnel {
 
     fn established(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
         if self.ending.is_some() || self.gate.is_down() {
-            cx.ike.close(session, cx.now);
+            cx.ike.leave(session, self.id, cx.now);
             return;
         }
         self.contacted = true;
@@ -67,6 +68,10 @@ impl Tunnel {
                 nat: peer.nat,
             },
         );
+        self.know_session(session, peer, cx);
+    }
+
+    fn know_session(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
         match self.sessions.iter_mut().find(|known| known.id == session) {
             Some(known) => known.peer = Some(peer),
             None => {
@@ -81,6 +86,30 @@ impl Tunnel {
         }
     }
 
+    /// A sibling's IKE SA is this tunnel's too, because either end wants a Child SA for it there.
+    fn joined(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
+        if self.ending.is_some() || self.gate.is_down() {
+            cx.ike.leave(session, self.id, cx.now);
+            return;
+        }
+        self.contacted = true;
+        let kind = EventKind::IkeShared {
+            peer: peer.id.to_string(),
+        };
+        self.event(cx, None, kind);
+        self.know_session(session, peer, cx);
+        if let Effort::Connecting { session: of, .. } = self.effort
+            && of == session
+        {
+            cx.ike.new_child(session, self.id, cx.now);
+            self.effort = Effort::Rekeying {
+                session,
+                child: None,
+                since: cx.now,
+            };
+        }
+    }
+
     /// Whether an epoch of this IKE SA carries traffic, or did and may come back to life.
     fn has_carried(&self, session: IkeSaId) -> bool {
         let mut epochs = self.epochs.iter();
@@ -91,7 +120,7 @@ impl Tunnel {
     pub(super) fn close_failed_sessions(&mut self, cx: &mut Context<'_>) {
         for session in &self.sessions {
             if session.peer.is_some() && !self.has_carried(session.id) {
-                cx.ike.close(session.id, cx.now);
+                cx.ike.leave(session.id, self.id, cx.now);
             }
         }
     }
@@ -107,12 +136,13 @@ impl Tunnel {
         for id in forgotten {
             self.forget_session(id, "the peer started anew", cx);
         }
+        cx.ike.forget_siblings(session, self.id);
         self.settle(cx);
     }
 
     /// Drops an IKE SA without a word to the peer.
     fn forget_session(&mut self, id: IkeSaId, why: &str, cx: &mut Context<'_>) {
-        cx.ike.forget(id);
+        cx.ike.forget(id, self.id);
         self.session_over(id, cx.now + self.config.epoch.drain, cx);
         let reason = why.to_owned();
         self.event(cx, None, EventKind::IkeClosed { reason });
@@ -136,7 +166,12 @@ impl Tunnel {
             .filter(|id| Some(*id) != kept)
             .min_by_key(|id| (self.has_carried(*id), *id));
         if let Some(id) = spare {
-            self.forget_session(id, "there are too many IKE SAs with this peer", cx);
+            if cx.ike.is_shared(id) {
+                cx.ike.leave(id, self.id, cx.now);
+                self.session_over(id, cx.now + self.config.epoch.drain, cx);
+            } else {
+                self.forget_session(id, "there are too many IKE SAs with this peer", cx);
+            }
         }
     }
 
@@ -148,7 +183,8 @@ impl Tunnel {
         if self.epochs.len() >= EPOCHS_MAX {
             self.drop_spare_epoch(cx);
         }
-        let ready = self.ending.is_none() && matches!(self.gate, Gate::Present(_));
+        let known = self.sessions.iter().any(|known| known.id == session);
+        let ready = known && self.ending.is_none() && matches!(self.gate, Gate::Present(_));
         if !ready || self.epochs.len() >= EPOCHS_MAX {
             self.refuse(session, child, cx);
             return;
@@ -273,7 +309,8 @@ impl Tunnel {
         };
         if replaces.is_none() && !self.epochs.iter().any(|epoch| epoch.session == session) {
             // An IKE SA without a Child SA is of no use; the next attempt starts afresh.
-            cx.ike.close(session, cx.now);
+            self.solitary = cx.ike.is_shared(session);
+            cx.ike.leave(session, self.id, cx.now);
         }
         if matches!(
             self.effort,
@@ -369,13 +406,13 @@ impl Tunnel {
     }
 
     /// The peer has forgotten a Child SA: our half is of no use (RFC 7296 §2.25).
-    fn child_unknown(&mut self, session: IkeSaId, child: ChildId, cx: &mut Context<'_>) {
+    fn child_unknown(&mut self, child: ChildId, cx: &mut Context<'_>) {
         if let Some(number) = self.number_of(child) {
             self.drain(number, cx);
             self.shorten(number, cx.now + self.config.epoch.drain);
         }
         self.settle(cx);
-        if matches!(self.effort, Effort::Rekeying { session: of, .. } if of == session) {
+        if matches!(self.effort, Effort::Rekeying { child: Some(of), .. } if of == child) {
             self.effort = Effort::Rest;
             self.pursue("the peer has forgotten the Child SA", cx);
         }
@@ -472,7 +509,7 @@ impl Tunnel {
             cx.ike.delete_child(session, child, cx.now);
             self.drain(number, cx);
         } else {
-            cx.ike.close(session, cx.now);
+            cx.ike.leave(session, self.id, cx.now);
             self.drain(number, cx);
         }
     }
@@ -489,13 +526,13 @@ impl Tunnel {
         let used = self.epochs.iter().any(|epoch| epoch.session == session);
         let known = self.sessions.iter().any(|known| known.id == session);
         if known && !busy && !used && others.next().is_some() {
-            cx.ike.close(session, cx.now);
+            cx.ike.leave(session, self.id, cx.now);
         }
     }
 
     pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
         for session in &self.sessions {
-            cx.ike.close(session.id, cx.now);
+            cx.ike.leave(session.id, self.id, cx.now);
         }
     }
 

@@ -196,7 +196,7 @@ fn a_rekey_that_the_kernel_refuses_is_temporary() {
 fn a_new_child_replaces_none() {
     let mut pair = with_groups(&[], &[]);
     let (sa, now) = (pair.client.sa(), pair.now);
-    pair.client.endpoint.new_child(sa, now);
+    pair.client.endpoint.new_child(sa, TUNNEL, now);
     pair.settle();
     pair.assert_same_child();
     assert_eq!(pair.client.child().replaces, None);
@@ -210,7 +210,7 @@ fn orders_wait_for_the_window() {
     pair.client.endpoint.check_liveness(sa, now);
     pair.client.endpoint.rekey_child(sa, old, now);
     pair.client.endpoint.rekey_child(sa, old, now);
-    pair.client.endpoint.new_child(sa, now);
+    pair.client.endpoint.new_child(sa, TUNNEL, now);
     pair.settle();
     assert_eq!(
         pair.ladder(),
@@ -236,7 +236,7 @@ fn child_sas_of_one_ike_sa_are_limited() {
     pair.settle();
     for _ in 0..4 {
         let (sa, now) = (pair.client.sa(), pair.now);
-        pair.client.endpoint.new_child(sa, now);
+        pair.client.endpoint.new_child(sa, TUNNEL, now);
         pair.settle();
     }
     assert_eq!(pair.server.children.len(), 3);

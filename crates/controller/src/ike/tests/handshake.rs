@@ -202,7 +202,7 @@ fn a_child_that_the_kernel_refuses_leaves_the_ike_sa() {
     // The next attempt needs no new IKE SA.
     pair.server.installs = Some(true);
     let (sa, now) = (pair.client.sa(), pair.now);
-    pair.client.endpoint.new_child(sa, now);
+    pair.client.endpoint.new_child(sa, TUNNEL, now);
     pair.settle();
     assert_eq!(pair.client.children.len(), 1);
 }

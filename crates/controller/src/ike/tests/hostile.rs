@@ -153,7 +153,7 @@ fn a_message_for_nobody_is_answered_without_protection_and_not_too_often() {
         .map(|(_, octets)| octets.clone())
         .unwrap();
     let (sa, now) = (pair.server.sa(), pair.now);
-    pair.server.endpoint.forget(sa);
+    pair.server.endpoint.forget(sa, TUNNEL);
     let datagram = Datagram {
         local: address(SERVER, 500),
         remote: address(CLIENT, 500),

@@ -89,7 +89,7 @@ fn a_goodbye_waits_for_what_is_under_way_but_not_for_ever() {
 fn what_is_forgotten_says_nothing() {
     let mut pair = Pair::established();
     let sa = pair.client.sa();
-    pair.client.endpoint.forget(sa);
+    pair.client.endpoint.forget(sa, TUNNEL);
     pair.sent.clear();
     let events = pair.client.events.len();
     pair.settle();

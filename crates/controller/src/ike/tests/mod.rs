@@ -16,6 +16,7 @@ mod hostile;
 mod informational;
 mod key_derivation;
 mod nat;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -91,6 +92,8 @@ struct Host {
     alive: usize,
     strangers: Vec<String>,
     children: BTreeMap<ChildId, Child>,
+    /// What tunnels beside [`TUNNEL`] heard.
+    others: Vec<(TunnelId, IkeEvent)>,
     /// Whether it says at once that Child SAs are in the kernel.
     installs: Option<bool>,
 }
@@ -155,6 +158,7 @@ impl Host {
             alive: 0,
             strangers: Vec::new(),
             children: BTreeMap::new(),
+            others: Vec::new(),
             installs: Some(true),
         }
     }
@@ -365,8 +369,16 @@ impl Pair {
                 IkeOutput::Transmit(datagram) => self.send(end, datagram),
                 IkeOutput::Stranger { reason, .. } => self.host(end).strangers.push(reason),
                 IkeOutput::Event { sa, tunnel, event } => {
-                    assert_eq!(tunnel, TUNNEL);
                     let host = self.host(end);
+                    if tunnel != TUNNEL {
+                        if let IkeEvent::Child(child) = &event
+                            && let Some(installed) = host.installs
+                        {
+                            host.endpoint.child_ready(sa, child.id, installed, now);
+                        }
+                        host.others.push((tunnel, event));
+                        continue;
+                    }
                     match &event {
                         IkeEvent::Alive => {
                             host.alive += 1;
@@ -384,7 +396,8 @@ impl Pair {
                         | IkeEvent::ChildDeletedByPeer(child) => {
                             host.children.remove(child);
                         }
-                        IkeEvent::ChildRefused { .. }
+                        IkeEvent::Joined(_)
+                        | IkeEvent::ChildRefused { .. }
                         | IkeEvent::OfferRefused(_)
                         | IkeEvent::ChildRedundant(_)
                         | IkeEvent::PathChanged(_)
