@@ -59,6 +59,9 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.algorithms.esp",
     "tunnel.NAME.algorithms.esp.cipher",
     "tunnel.NAME.algorithms.esp.group",
+    "tunnel.NAME.algorithms.esp.pfs",
+    "tunnel.NAME.algorithms.esp.esn",
+    "tunnel.NAME.algorithms.esp.replay-window",
 ];
 
 /// Keys that this version does not know though people may expect them, and what to say.
@@ -186,6 +189,14 @@ pub const EPOCH_DRAIN: Bounds<Duration> = Bounds {
     least: Duration::from_millis(100),
     most: Duration::from_secs(60),
     default: Duration::from_secs(2),
+};
+
+/// `algorithms.esp.replay-window`, in packets: RFC 4303 §3.4.3 wants 32 at least, and the kernel
+/// takes 4096 at most (`XFRMA_REPLAY_ESN_MAX`).
+pub const REPLAY_WINDOW: Bounds<u32> = Bounds {
+    least: 32,
+    most: 4096,
+    default: 256,
 };
 
 /// `priority` of a policy template: room below for exemptions, and above for the widths of selectors.

@@ -5,6 +5,7 @@
 //! file: `reader` (tables, types, unknown keys) → `values` (durations, networks, identities) →
 //! `tunnel` (one tunnel and what must fit inside it) → `checks` (what must fit between tunnels).
 
+mod algorithms;
 mod checks;
 mod daemon;
 mod diagnostic;

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use epochgate_controller::Secret;
 use epochgate_controller::config::{
-    AuthConfig, End, EpochConfig, EspSuite, Identity, IkeSuite, NatTraversal, OnStop, PingConfig,
-    Role, Start, TunnelConfig, TunnelName,
+    AuthConfig, End, EpochConfig, Identity, NatTraversal, OnStop, PingConfig, Role, Start,
+    TunnelConfig, TunnelName,
 };
-use epochgate_controller::crypto::{Cipher, Group, Prf};
 
+use crate::algorithms;
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::files::Files;
 use crate::keys::{
@@ -20,7 +20,7 @@ use crate::path;
 use crate::reader::{At, Section};
 use crate::template::Templates;
 use crate::traffic::{self, Surroundings, Traffic};
-use crate::values::{self, ANY, read_duration, read_number, read_word, read_words, shown_duration};
+use crate::values::{self, ANY, read_duration, read_number, read_word, shown_duration};
 
 const ROLES: [(&str, Role); 2] = [("client", Role::Client), ("server", Role::Server)];
 const STARTS: [(&str, Start); 3] = [
@@ -31,21 +31,6 @@ const STARTS: [(&str, Start); 3] = [
 const NAT_TRAVERSALS: [(&str, NatTraversal); 2] =
     [("auto", NatTraversal::Auto), ("off", NatTraversal::Off)];
 const ON_STOPS: [(&str, OnStop); 2] = [("block", OnStop::Block), ("remove", OnStop::Remove)];
-const CIPHERS: [(&str, Cipher); 2] = [
-    ("aes256gcm16", Cipher::AesGcm256),
-    ("aes128gcm16", Cipher::AesGcm128),
-];
-const PRFS: [(&str, Prf); 3] = [
-    ("hmac-sha256", Prf::HmacSha256),
-    ("hmac-sha384", Prf::HmacSha384),
-    ("hmac-sha512", Prf::HmacSha512),
-];
-const GROUPS: [(&str, Group); 3] = [
-    ("x25519", Group::X25519),
-    ("p256", Group::P256),
-    ("p384", Group::P384),
-];
-
 /// Permission bits that a secret's file must not have: writable by its group, anything for others.
 const FORBIDDEN_MODE: u32 = 0o027;
 
@@ -116,9 +101,9 @@ pub(crate) fn read(
     let epoch = read_epoch(&section.section("epoch", sink), sink);
     let ping_section = section.section("ping", sink);
     let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
-    let algorithms = section.section("algorithms", sink);
-    let ike = read_ike_suite(&algorithms.section("ike", sink), sink);
-    let esp = read_esp_suite(&algorithms.section("esp", sink), sink);
+    let suites = section.section("algorithms", sink);
+    let ike = algorithms::read_ike(&suites.section("ike", sink), sink);
+    let esp = algorithms::read_esp(&suites.section("esp", sink), sink);
 
     if sink.count() > before {
         return None;
@@ -406,40 +391,5 @@ fn read_ping(
         interval: interval.value,
         attempts,
         idle: read_duration(section, "idle", PING_IDLE, sink).value,
-    }
-}
-
-fn read_ike_suite(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
-    IkeSuite {
-        ciphers: at_least_one(section, "cipher", &CIPHERS, sink),
-        prfs: at_least_one(section, "prf", &PRFS, sink),
-        groups: at_least_one(section, "group", &GROUPS, sink),
-    }
-}
-
-fn read_esp_suite(section: &Section<'_>, sink: &mut Sink) -> EspSuite {
-    let groups = read_words(section, "group", &GROUPS, sink);
-    EspSuite {
-        ciphers: at_least_one(section, "cipher", &CIPHERS, sink),
-        groups: groups.map_or_else(|| vec![Group::X25519], |groups| groups.value),
-    }
-}
-
-/// The list of `key`, or all there is when it is absent.
-fn at_least_one<T: Copy + PartialEq>(
-    section: &Section<'_>,
-    key: &str,
-    words: &[(&str, T)],
-    sink: &mut Sink,
-) -> Vec<T> {
-    let every = || words.iter().map(|(_, value)| *value).collect();
-    match read_words(section, key, words, sink) {
-        Some(list) if list.value.is_empty() => {
-            let title = format!("{} is empty", quoted(key));
-            sink.error(list.span, title, "at least one is wanted");
-            every()
-        }
-        Some(list) => list.value,
-        None => every(),
     }
 }

@@ -117,18 +117,49 @@ pub(crate) fn read_word<T: Copy>(
     })
 }
 
+/// The words of a list, and those that would be words if they were not too weak.
+pub(crate) struct Vocabulary<'w, T> {
+    pub(crate) words: &'w [(&'w str, T)],
+    /// A name, alone or as a part of a name, and what is wrong with it.
+    pub(crate) weak: &'w [(&'w str, &'w str)],
+}
+
+impl<T> Vocabulary<'_, T> {
+    /// Why `text` is too weak, if it is: "3des-sha1" for either reason, "aes128gcm8" for its end.
+    fn weakness(&self, text: &str) -> Option<&str> {
+        if self.words.iter().any(|(word, _)| *word == text) {
+            return None;
+        }
+        let parts: Vec<&str> = text.split('-').collect();
+        let is_part = |name: &str| {
+            parts
+                .iter()
+                .any(|part| *part == name || (part.starts_with("aes") && part.ends_with(name)))
+        };
+        let mut weak = self.weak.iter();
+        weak.find(|(name, _)| is_part(name)).map(|(_, why)| *why)
+    }
+}
+
 /// The list of words of `key`, best first, without repetition. `None`: absent, or a word is wrong.
-pub(crate) fn read_words<T: Copy + PartialEq>(
+pub(crate) fn read_listed<T: Copy + PartialEq>(
     section: &Section<'_>,
     key: &str,
-    words: &[(&str, T)],
+    vocabulary: &Vocabulary<'_, T>,
     sink: &mut Sink,
 ) -> Option<At<Vec<T>>> {
     let texts = section.texts(key, sink)?;
     let mut values = Vec::with_capacity(texts.value.len());
     let mut whole = true;
     for text in &texts.value {
-        match word(key, text, words, sink) {
+        if let Some(why) = vocabulary.weakness(text.value) {
+            let title = format!("{} is too weak", quoted(text.value));
+            sink.error(text.span.clone(), title, "not supported")
+                .help(format!("{why}: configure a stronger one on both ends"));
+            whole = false;
+            continue;
+        }
+        match word(key, text, vocabulary.words, sink) {
             Some(value) if values.contains(&value) => {
                 let title = format!("{} is named twice", quoted(text.value));
                 sink.error(text.span.clone(), title, "once is enough");

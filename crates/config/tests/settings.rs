@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Memory, SECRET};
+use epochgate_config::keys::REPLAY_WINDOW;
 use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
 use epochgate_controller::config::{
-    AuthConfig, HalfOpenConfig, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig,
+    AuthConfig, EspSuite, HalfOpenConfig, Identity, IkeSuite, NatTraversal, OnStop, Role, Start,
+    TunnelConfig,
 };
 use epochgate_controller::crypto::{Cipher, Group, Prf};
 
@@ -61,14 +63,9 @@ fn the_smallest_tunnel_has_good_defaults() -> Outcome {
     assert_eq!(tunnel.epoch.lifetime, Duration::from_secs(3600));
     assert!(tunnel.epoch.wait);
     assert_eq!(tunnel.epoch.drain, Duration::from_secs(2));
-    assert_eq!(tunnel.ike.ciphers, [Cipher::AesGcm256, Cipher::AesGcm128]);
-    assert_eq!(
-        tunnel.ike.prfs,
-        [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512]
-    );
-    assert_eq!(tunnel.ike.groups, [Group::X25519, Group::P256, Group::P384]);
-    assert_eq!(tunnel.esp.ciphers, [Cipher::AesGcm256, Cipher::AesGcm128]);
-    assert_eq!(tunnel.esp.groups, [Group::X25519]);
+    assert_eq!(tunnel.ike, IkeSuite::default());
+    assert_eq!(tunnel.esp, EspSuite::default());
+    assert_eq!(tunnel.esp.replay_window, REPLAY_WINDOW.default);
     assert_eq!(tunnel.template.name, "site-to-site");
     Ok(())
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::Secret;
-use crate::crypto::{Cipher, Group, Prf};
+use crate::crypto::{AesKey, Cipher, Group, Integrity, Prf};
 use crate::distinguished_name::DistinguishedName;
 use crate::pki::{Credential, Ppk, TrustedAuthorities};
 
@@ -203,7 +203,7 @@ pub struct EpochConfig {
 /// What is proposed and accepted for IKE SAs, best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkeSuite {
-    /// AEAD ciphers of the SK payload.
+    /// Ciphers of the SK payload.
     pub ciphers: Vec<Cipher>,
     /// Pseudorandom functions.
     pub prfs: Vec<Prf>,
@@ -214,10 +214,86 @@ pub struct IkeSuite {
 /// What is proposed and accepted for ESP SAs, best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EspSuite {
-    /// AEAD ciphers.
+    /// Ciphers.
     pub ciphers: Vec<Cipher>,
     /// Key exchange methods for rekeys; empty: rekeys use the IKE SA's SK_d alone.
     pub groups: Vec<Group>,
+    /// Whether rekeys must have a key exchange of their own; without `groups` they have none.
+    pub pfs: Pfs,
+    /// Extended sequence numbers.
+    pub esn: Esn,
+    /// Packets of the anti-replay window of inbound SAs (RFC 4303 §3.4.3).
+    pub replay_window: u32,
+}
+
+/// Whether a Child SA made by CREATE_CHILD_SA must have a key exchange of its own, perfect forward
+/// secrecy (RFC 7296 §1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pfs {
+    /// It has one unless the peer wants none.
+    Prefer,
+    /// Without one it is refused.
+    Require,
+}
+
+/// 64-bit extended sequence numbers (RFC 4303 §2.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Esn {
+    /// Neither offered nor accepted.
+    Off,
+    /// Used where the peer can.
+    Prefer,
+    /// An SA without them is refused.
+    Require,
+}
+
+/// Every cipher, best first. AEADs come first, and AES-CBC is there for peers that have none.
+pub const CIPHERS: [Cipher; 7] = [
+    Cipher::AesGcm256,
+    Cipher::AesGcm128,
+    Cipher::ChaCha20Poly1305,
+    Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha256),
+    Cipher::AesCbc(AesKey::Bits128, Integrity::HmacSha256),
+    Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha384),
+    Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha512),
+];
+
+/// Every pseudorandom function, best first.
+pub const PRFS: [Prf; 3] = [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512];
+
+/// Every key exchange method, best first: quick ones, then those for peers that have no curves.
+pub const GROUPS: [Group; 6] = [
+    Group::X25519,
+    Group::P256,
+    Group::P384,
+    Group::P521,
+    Group::Modp3072,
+    Group::Modp2048,
+];
+
+impl Default for IkeSuite {
+    /// All there is.
+    fn default() -> Self {
+        Self {
+            ciphers: CIPHERS.to_vec(),
+            prfs: PRFS.to_vec(),
+            groups: GROUPS.to_vec(),
+        }
+    }
+}
+
+impl Default for EspSuite {
+    /// All there is, with perfect forward secrecy and extended sequence numbers where the peer
+    /// has them.
+    fn default() -> Self {
+        Self {
+            ciphers: CIPHERS.to_vec(),
+            groups: GROUPS.to_vec(),
+            pfs: Pfs::Prefer,
+            esn: Esn::Prefer,
+            replay_window: 256,
+        }
+    }
 }
 
 /// One tunnel.
@@ -332,15 +408,8 @@ impl TunnelConfig {
                 wait: true,
                 drain: Duration::from_secs(2),
             },
-            ike: IkeSuite {
-                ciphers: vec![Cipher::AesGcm256],
-                prfs: vec![Prf::HmacSha256],
-                groups: vec![Group::X25519],
-            },
-            esp: EspSuite {
-                ciphers: vec![Cipher::AesGcm256],
-                groups: vec![Group::X25519],
-            },
+            ike: IkeSuite::default(),
+            esp: EspSuite::default(),
         }
     }
 }

@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::Secret;
 
-/// Key exchange methods that we offer and accept (IANA "Transform Type 4").
+/// Key exchange methods that we offer and accept (IANA "Transform Type 4"). Weaker ones
+/// (RFC 8247 §2.4: groups 1, 2, 5, 22, 23, 24) have no name here and so cannot be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// Curve25519, method 31 (RFC 8031).
@@ -16,6 +17,12 @@ pub enum Group {
     P256,
     /// 384-bit random ECP, method 20 (RFC 5903).
     P384,
+    /// 521-bit random ECP, method 21 (RFC 5903).
+    P521,
+    /// 3072-bit MODP, method 15 (RFC 3526 §4).
+    Modp3072,
+    /// 2048-bit MODP, method 14 (RFC 3526 §3).
+    Modp2048,
 }
 
 /// Pseudorandom functions (IANA "Transform Type 2", RFC 4868).
@@ -29,38 +36,182 @@ pub enum Prf {
     HmacSha512,
 }
 
-/// Combined-mode ciphers, for IKE and for ESP (IANA "Transform Type 1", RFC 4106, RFC 5282).
+/// Encryption with its integrity, for IKE and for ESP. There is no encryption without integrity
+/// here (RFC 7296 §3.3.2), and nothing that RFC 8221 and RFC 8247 forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cipher {
-    /// AES-GCM with a 16-octet ICV, transform 20, 128-bit key.
+    /// AES-GCM with a 16-octet ICV, transform 20, 128-bit key (RFC 4106, RFC 5282).
     AesGcm128,
-    /// AES-GCM with a 16-octet ICV, transform 20, 256-bit key.
+    /// AES-GCM with a 16-octet ICV, transform 20, 256-bit key (RFC 4106, RFC 5282).
     AesGcm256,
+    /// ChaCha20-Poly1305, transform 28, 256-bit key (RFC 7634).
+    ChaCha20Poly1305,
+    /// AES-CBC, transform 12 (RFC 3602), then HMAC over the ciphertext (RFC 4868).
+    AesCbc(AesKey, Integrity),
 }
 
-/// Octets of salt that the key material of an AEAD ends with (RFC 4106 §8.1, RFC 5282 §7.1).
-pub const SALT_LEN: usize = 4;
-/// Octets of explicit IV in each message (RFC 5282 §3).
-pub const IV_LEN: usize = 8;
-/// Octets of integrity check value (RFC 5282 §3: 16 is a MUST).
-pub const ICV_LEN: usize = 16;
+/// Key lengths of AES-CBC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AesKey {
+    /// 128 bits.
+    Bits128,
+    /// 256 bits.
+    Bits256,
+}
+
+/// Integrity algorithms beside AES-CBC (IANA "Transform Type 3", RFC 4868 §2): HMAC cut to half
+/// of the hash, keyed with as many octets as the hash has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Integrity {
+    /// AUTH_HMAC_SHA2_256_128, 12.
+    HmacSha256,
+    /// AUTH_HMAC_SHA2_384_192, 13.
+    HmacSha384,
+    /// AUTH_HMAC_SHA2_512_256, 14.
+    HmacSha512,
+}
+
+/// Octets of salt that the key material of an AEAD ends with (RFC 4106 §8.1, RFC 5282 §7.1,
+/// RFC 7634 §2).
+const SALT_LEN: usize = 4;
+/// Octets of an AEAD's explicit IV in each message (RFC 5282 §3, RFC 7634 §2).
+const AEAD_IV_LEN: usize = 8;
+/// Octets of an AEAD's integrity check value (RFC 5282 §3: 16 is a MUST).
+const AEAD_ICV_LEN: usize = 16;
+/// Octets of AES's block, and so of the IV of AES-CBC (RFC 3602 §2.4, §3).
+const AES_BLOCK_LEN: usize = 16;
 
 impl Cipher {
-    /// Octets of key material without the salt.
+    /// Octets of the encryption key, without salt.
     #[must_use]
     pub const fn key_len(self) -> usize {
         match self {
-            Self::AesGcm128 => 16,
-            Self::AesGcm256 => 32,
+            Self::AesGcm128 | Self::AesCbc(AesKey::Bits128, _) => 16,
+            Self::AesGcm256 | Self::ChaCha20Poly1305 | Self::AesCbc(AesKey::Bits256, _) => 32,
         }
+    }
+
+    /// Octets of salt that follow an AEAD's key (RFC 5282 §7.1).
+    #[must_use]
+    pub const fn salt_len(self) -> usize {
+        match self {
+            Self::AesGcm128 | Self::AesGcm256 | Self::ChaCha20Poly1305 => SALT_LEN,
+            Self::AesCbc(..) => 0,
+        }
+    }
+
+    /// The integrity algorithm beside it; an AEAD has none (RFC 5282 §8).
+    #[must_use]
+    pub const fn integrity(self) -> Option<Integrity> {
+        match self {
+            Self::AesGcm128 | Self::AesGcm256 | Self::ChaCha20Poly1305 => None,
+            Self::AesCbc(_, integrity) => Some(integrity),
+        }
+    }
+
+    /// Octets of the integrity key; 0 for an AEAD.
+    #[must_use]
+    pub const fn integrity_key_len(self) -> usize {
+        match self.integrity() {
+            None => 0,
+            Some(integrity) => integrity.key_len(),
+        }
+    }
+
+    /// Octets of all key material of one direction: encryption key, then salt or integrity key,
+    /// as RFC 7296 §2.17 takes them for a Child SA.
+    #[must_use]
+    pub const fn material_len(self) -> usize {
+        self.key_len() + self.salt_len() + self.integrity_key_len()
+    }
+
+    /// Octets of IV in each message.
+    #[must_use]
+    pub const fn iv_len(self) -> usize {
+        match self {
+            Self::AesGcm128 | Self::AesGcm256 | Self::ChaCha20Poly1305 => AEAD_IV_LEN,
+            Self::AesCbc(..) => AES_BLOCK_LEN,
+        }
+    }
+
+    /// Octets of integrity check value in each message.
+    #[must_use]
+    pub const fn icv_len(self) -> usize {
+        match self {
+            Self::AesGcm128 | Self::AesGcm256 | Self::ChaCha20Poly1305 => AEAD_ICV_LEN,
+            Self::AesCbc(_, integrity) => integrity.icv_len(),
+        }
+    }
+
+    /// Octets that a plaintext with its padding is a multiple of (RFC 7296 §3.14).
+    #[must_use]
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::AesGcm128 | Self::AesGcm256 | Self::ChaCha20Poly1305 => 1,
+            Self::AesCbc(..) => AES_BLOCK_LEN,
+        }
+    }
+}
+
+impl Integrity {
+    /// Octets of key: those of the hash (RFC 4868 §2.1.1).
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::HmacSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+
+    /// Octets of integrity check value: half of the hash (RFC 4868 §2.3).
+    #[must_use]
+    pub const fn icv_len(self) -> usize {
+        self.key_len() / 2
     }
 }
 
 impl std::fmt::Display for Cipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AesGcm128 => f.write_str("AES-GCM-128"),
+            Self::AesGcm256 => f.write_str("AES-GCM-256"),
+            Self::ChaCha20Poly1305 => f.write_str("ChaCha20-Poly1305"),
+            Self::AesCbc(AesKey::Bits128, integrity) => write!(f, "AES-CBC-128/{integrity}"),
+            Self::AesCbc(AesKey::Bits256, integrity) => write!(f, "AES-CBC-256/{integrity}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Integrity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::AesGcm128 => "AES-GCM-128",
-            Self::AesGcm256 => "AES-GCM-256",
+            Self::HmacSha256 => "HMAC-SHA-256-128",
+            Self::HmacSha384 => "HMAC-SHA-384-192",
+            Self::HmacSha512 => "HMAC-SHA-512-256",
+        })
+    }
+}
+
+impl std::fmt::Display for Prf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::HmacSha256 => "HMAC-SHA-256",
+            Self::HmacSha384 => "HMAC-SHA-384",
+            Self::HmacSha512 => "HMAC-SHA-512",
+        })
+    }
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::X25519 => "X25519",
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::P521 => "P-521",
+            Self::Modp3072 => "MODP-3072",
+            Self::Modp2048 => "MODP-2048",
         })
     }
 }
@@ -121,20 +272,23 @@ pub trait Crypto: Send + Sync {
     /// `prf(key, data[0] | data[1] | …)` (RFC 7296 §2.13).
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret;
 
-    /// Encrypts `payload` in place and appends the ICV. `key` is cipher key and salt.
+    /// Encrypts `payload` in place and appends the ICV, which covers `associated`, the IV and the
+    /// ciphertext. `key` is [`Cipher::material_len`] octets, `iv` [`Cipher::iv_len`]; for AES-CBC
+    /// the IV is unpredictable and `payload` whole blocks, for an AEAD no IV comes twice.
     ///
     /// # Errors
-    /// [`CryptoError::Provider`] for a key of the wrong length.
+    /// [`CryptoError::Provider`] for a key, IV or payload of the wrong length.
     fn seal(
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError>;
 
-    /// Checks and decrypts `payload` (ciphertext and ICV) in place and cuts the ICV off.
+    /// Checks and then decrypts `payload` (ciphertext and ICV) in place and cuts the ICV off. What
+    /// fails the check is not decrypted, and how the check fails takes no telling time.
     ///
     /// # Errors
     /// [`CryptoError::Forged`] when the check fails; `payload` is then worthless.
@@ -142,7 +296,7 @@ pub trait Crypto: Send + Sync {
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError>;

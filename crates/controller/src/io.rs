@@ -61,6 +61,15 @@ pub enum SaDirection {
     Outbound,
 }
 
+/// An SA's sequence numbers (RFC 4303 §2.2, §3.4.3; `struct xfrm_replay_state_esn`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceNumbers {
+    /// 64-bit extended ones.
+    pub extended: bool,
+    /// Packets of the anti-replay window; of an inbound SA only.
+    pub window: u32,
+}
+
 /// An ESP SA in tunnel mode to be put into the SAD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaSpec {
@@ -72,10 +81,12 @@ pub struct SaSpec {
     pub direction: SaDirection,
     /// The Child's reqid, shared by all its epochs.
     pub reqid: u32,
-    /// AEAD cipher.
+    /// Cipher with its integrity.
     pub cipher: Cipher,
-    /// Cipher key and salt (RFC 4106 §8.1).
+    /// Key material: encryption key, then salt or integrity key ([`Cipher::material_len`]).
     pub key: Secret,
+    /// Sequence numbers and the window against replays.
+    pub sequence: SequenceNumbers,
     /// UDP encapsulation, where there is a NAT.
     pub encapsulation: Option<Encapsulation>,
     /// Hard limit in the kernel's own account; far beyond our rekeying (a safety net).

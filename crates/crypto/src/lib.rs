@@ -1,4 +1,5 @@
-//! The controller's cryptography, done by ring.
+//! The controller's cryptography, done by ring and, for what ring lacks, by RustCrypto's crates:
+//! AES-CBC (`aes`, `cbc`), the MODP groups (`crypto-bigint`), P-521 (`p521`).
 //!
 //! [`Ring`] implements [`epochgate_controller::crypto::Crypto`]: keys and octets come in as the
 //! controller holds them, results go back. Nothing is kept between calls. ring itself wipes
@@ -6,12 +7,16 @@
 //! moved straight into a [`Secret`], which does.
 
 mod aead;
+mod cbc;
+mod encryption;
 mod key_exchange;
+mod modp;
+mod p521;
 #[cfg(test)]
 mod tests;
 
 use epochgate_controller::Secret;
-use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, IV_LEN, KeyExchange, Prf};
+use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, KeyExchange, Prf};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
@@ -62,22 +67,22 @@ impl Crypto for Ring {
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        aead::seal(cipher, key, iv, associated, payload)
+        encryption::seal(cipher, key, iv, associated, payload)
     }
 
     fn open(
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        aead::open(cipher, key, iv, associated, payload)
+        encryption::open(cipher, key, iv, associated, payload)
     }
 
     fn equal(&self, left: &[u8], right: &[u8]) -> bool {

@@ -173,7 +173,7 @@ fn aes_gcm_agrees_with_the_specification() {
                      1c3c0c95956809532fcf0e2449a6b525 b16aedf5aa0de657ba637b39",
     );
     let mut payload = plain.clone();
-    ring.seal(Cipher::AesGcm128, &key, iv, &associated, &mut payload)
+    ring.seal(Cipher::AesGcm128, &key, &iv, &associated, &mut payload)
         .unwrap();
     assert_eq!(
         payload,
@@ -183,7 +183,7 @@ fn aes_gcm_agrees_with_the_specification() {
              5bc94fbc3221a5db94fae95ae7121a47"
         )
     );
-    ring.open(Cipher::AesGcm128, &key, iv, &associated, &mut payload)
+    ring.open(Cipher::AesGcm128, &key, &iv, &associated, &mut payload)
         .unwrap();
     assert_eq!(payload, plain);
 }
@@ -193,23 +193,29 @@ fn a_changed_octet_anywhere_is_a_forgery() {
     let ring = Ring::new();
     let key = Secret::from(vec![7; 36]);
     let mut sealed = b"payload".to_vec();
-    ring.seal(Cipher::AesGcm256, &key, [1; 8], b"header", &mut sealed)
+    ring.seal(Cipher::AesGcm256, &key, &[1; 8], b"header", &mut sealed)
         .unwrap();
     for index in 0..sealed.len() {
         let mut forged = sealed.clone();
         forged[index] ^= 1;
         assert_eq!(
-            ring.open(Cipher::AesGcm256, &key, [1; 8], b"header", &mut forged),
+            ring.open(Cipher::AesGcm256, &key, &[1; 8], b"header", &mut forged),
             Err(CryptoError::Forged)
         );
     }
     let mut moved = sealed.clone();
     assert_eq!(
-        ring.open(Cipher::AesGcm256, &key, [1; 8], b"other", &mut moved),
+        ring.open(Cipher::AesGcm256, &key, &[1; 8], b"other", &mut moved),
         Err(CryptoError::Forged)
     );
     assert_eq!(
-        ring.open(Cipher::AesGcm256, &key, [1; 8], b"header", &mut vec![0; 15]),
+        ring.open(
+            Cipher::AesGcm256,
+            &key,
+            &[1; 8],
+            b"header",
+            &mut vec![0; 15]
+        ),
         Err(CryptoError::Forged)
     );
 }
@@ -222,7 +228,7 @@ fn a_key_of_the_wrong_length_is_refused() {
             ring.seal(
                 Cipher::AesGcm128,
                 &Secret::from(vec![0; length]),
-                [0; 8],
+                &[0; 8],
                 b"",
                 &mut Vec::new()
             ),

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use epochgate_controller::Secret;
-use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, IV_LEN, KeyExchange, Prf};
+use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, KeyExchange, Prf};
 
 use crate::random::Random;
 
@@ -45,7 +45,7 @@ impl Crypto for Seeded {
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
@@ -56,7 +56,7 @@ impl Crypto for Seeded {
         &self,
         cipher: Cipher,
         key: &Secret,
-        iv: [u8; IV_LEN],
+        iv: &[u8],
         associated: &[u8],
         payload: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {

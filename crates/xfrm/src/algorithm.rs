@@ -81,15 +81,31 @@ impl Protection {
     /// AES-CBC (RFC 3602) with HMAC-SHA-256-128 (RFC 4868).
     #[must_use]
     pub fn aes_cbc_hmac_sha256_128(cipher_key: Key, integrity_key: Key) -> Self {
+        Self::aes_cbc(cipher_key, "hmac(sha256)", integrity_key, 128)
+    }
+
+    /// AES-CBC (RFC 3602) with HMAC-SHA-384-192 (RFC 4868).
+    #[must_use]
+    pub fn aes_cbc_hmac_sha384_192(cipher_key: Key, integrity_key: Key) -> Self {
+        Self::aes_cbc(cipher_key, "hmac(sha384)", integrity_key, 192)
+    }
+
+    /// AES-CBC (RFC 3602) with HMAC-SHA-512-256 (RFC 4868).
+    #[must_use]
+    pub fn aes_cbc_hmac_sha512_256(cipher_key: Key, integrity_key: Key) -> Self {
+        Self::aes_cbc(cipher_key, "hmac(sha512)", integrity_key, 256)
+    }
+
+    fn aes_cbc(cipher_key: Key, integrity: &str, integrity_key: Key, icv_bits: u32) -> Self {
         Self::Encryption {
             cipher: Cipher {
                 name: "cbc(aes)".to_owned(),
                 key: cipher_key,
             },
             integrity: Some(Integrity {
-                name: "hmac(sha256)".to_owned(),
+                name: integrity.to_owned(),
                 key: integrity_key,
-                truncation_bits: Some(128),
+                truncation_bits: Some(icv_bits),
             }),
         }
     }

@@ -75,11 +75,11 @@ impl Offer {
 
     /// The SA payload.
     pub(super) fn proposal(&self, config: &TunnelConfig) -> Payload {
-        Payload::SecurityAssociation(vec![proposal::offer_esp(
+        Payload::SecurityAssociation(proposal::offer_esp(
             &config.esp,
             self.exchange,
             self.inbound.0.get(),
-        )])
+        ))
     }
 
     /// The TSi and TSr payloads, and what goes with them. Tunnel mode is what is asked for when
@@ -211,6 +211,7 @@ impl Agreed {
             inbound: self.inbound,
             outbound: self.outbound,
             cipher: self.algorithms.cipher,
+            extended_sequence: self.algorithms.extended_sequence,
             inbound_key,
             outbound_key,
             local_selectors: self.local_selectors,

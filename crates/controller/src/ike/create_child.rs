@@ -258,6 +258,8 @@ impl Established {
         let theirs = payloads.nonce.as_ref().ok_or(ChildError::Nonsense)?;
         let shared = match (creating.exchange, &payloads.key_exchange) {
             (None, None) => None,
+            // The peer took "NONE" and ignored our value (RFC 7296 §3.3.6).
+            (Some(_), None) if agreed.algorithms.group.is_none() => None,
             (Some(exchange), Some(value))
                 if agreed.algorithms.group == Some(exchange.group())
                     && value.method == proposal::method(exchange.group()) =>

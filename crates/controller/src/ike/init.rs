@@ -393,9 +393,10 @@ impl Question<'_> {
             self.cookie
                 .map(|cookie| notify_with(NotifyType::COOKIE, cookie)),
         );
-        payloads.push(Payload::SecurityAssociation(vec![proposal::offer_ike(
+        payloads.push(Payload::SecurityAssociation(proposal::offer_ike(
             &self.config.ike,
-        )]));
+            &[],
+        )));
         payloads.push(Payload::KeyExchange(epochgate_ike_wire::KeyExchange {
             method: proposal::method(self.exchange.group()),
             data: self.exchange.public_value().to_vec(),

@@ -5,7 +5,7 @@ use epochgate_ike_wire::IkeSpi;
 use zeroize::Zeroize;
 
 use crate::Secret;
-use crate::crypto::{Cipher, Crypto, Prf, SALT_LEN};
+use crate::crypto::{Cipher, Crypto, Prf};
 
 /// What a pre-shared key is first hashed with (RFC 7296 §2.15).
 const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
@@ -48,13 +48,14 @@ impl<T> ByPart<T> {
     }
 }
 
-/// The keys of an IKE SA with an AEAD cipher, which has no SK_a (RFC 5282 §7.1).
+/// The keys of an IKE SA.
 #[derive(Clone, Debug)]
 pub(super) struct IkeKeys {
     /// SK_d: what Child SAs' keys come from.
     pub(super) derive: Secret,
-    /// SK_ei and SK_er: cipher key and salt.
-    pub(super) encrypt: ByPart<Secret>,
+    /// SK_ei and SK_er, each with what [`Cipher::material_len`] counts after it: an AEAD's salt,
+    /// which is the end of its SK_e (RFC 5282 §7.1), or SK_ai and SK_ar.
+    pub(super) protect: ByPart<Secret>,
     /// SK_pi and SK_pr: what binds identities into AUTH.
     pub(super) prove: ByPart<Secret>,
 }
@@ -72,7 +73,8 @@ impl IkeKeys {
         let mut key = [nonces.initiator, nonces.responder].concat();
         let seed = crypto.prf(prf, &key, &[shared.expose()]);
         key.zeroize();
-        let (prf_len, cipher_len) = (prf.output_len(), cipher.key_len() + SALT_LEN);
+        let (prf_len, integrity_len) = (prf.output_len(), cipher.integrity_key_len());
+        let encryption_len = cipher.key_len() + cipher.salt_len();
         let mut stream = expand(
             crypto,
             prf,
@@ -83,14 +85,21 @@ impl IkeKeys {
                 spis.initiator.as_bytes(),
                 spis.responder.as_bytes(),
             ],
-            3 * prf_len + 2 * cipher_len,
+            3 * prf_len + 2 * cipher.material_len(),
         );
+        // SK_d | SK_ai | SK_ar | SK_ei | SK_er | SK_pi | SK_pr
         let mut take = Splitter::new(&stream);
+        let derive = take.next(prf_len);
+        let integrity = [take.next(integrity_len), take.next(integrity_len)];
+        let encryption = [take.next(encryption_len), take.next(encryption_len)];
+        let [initiator, responder] = [0, 1].map(|part: usize| {
+            Secret::from([encryption[part].expose(), integrity[part].expose()].concat())
+        });
         let keys = Self {
-            derive: take.next(prf_len),
-            encrypt: ByPart {
-                initiator: take.next(cipher_len),
-                responder: take.next(cipher_len),
+            derive,
+            protect: ByPart {
+                initiator,
+                responder,
             },
             prove: ByPart {
                 initiator: take.next(prf_len),
@@ -112,7 +121,7 @@ pub(super) fn child_keys(
     shared: Option<&Secret>,
     nonces: Nonces<'_>,
 ) -> ByPart<Secret> {
-    let key_len = cipher.key_len() + SALT_LEN;
+    let key_len = cipher.material_len();
     let shared = shared.map_or(&[][..], Secret::expose);
     let mut stream = expand(
         crypto,

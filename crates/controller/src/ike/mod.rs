@@ -85,9 +85,11 @@ pub(crate) struct Child {
     /// The SPI that the peer chose.
     pub(crate) outbound: Spi,
     pub(crate) cipher: Cipher,
-    /// Cipher key and salt of what we receive.
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub(crate) extended_sequence: bool,
+    /// Key material of what we receive, [`Cipher::material_len`] octets.
     pub(crate) inbound_key: Secret,
-    /// Cipher key and salt of what we send.
+    /// Key material of what we send.
     pub(crate) outbound_key: Secret,
     /// Selectors of our side, as narrowed.
     pub(crate) local_selectors: Vec<TrafficSelector>,

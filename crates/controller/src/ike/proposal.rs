@@ -1,13 +1,15 @@
 //! Proposals: from configured suites to what is offered, and from offers to one set of algorithms
 //! (RFC 7296 §2.7, §3.3).
 
-use epochgate_ike_wire::{
-    EncryptionId, IntegrityId, KeyExchangeMethod, PrfId, Proposal, Protocol, Transform,
-    TransformType,
-};
+mod transforms;
 
-use crate::config::{EspSuite, IkeSuite};
+use epochgate_ike_wire::{KeyExchangeMethod, Proposal, Protocol, Transform, TransformType};
+
+use crate::config::{EspSuite, IkeSuite, Pfs};
 use crate::crypto::{Cipher, Group, Prf};
+
+pub(super) use transforms::method;
+use transforms::{Picker, encryption, integrity, key_exchange, pseudorandom, sequence_numbers};
 
 /// The algorithms of an IKE SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) struct EspAlgorithms {
     pub(super) cipher: Cipher,
     /// A key exchange of its own (RFC 7296 §1.3).
     pub(super) group: Option<Group>,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub(super) extended_sequence: bool,
 }
 
 /// What a peer's offer gave.
@@ -41,68 +45,57 @@ pub(super) enum ChildKeyExchange {
     AsConfigured,
 }
 
-pub(super) const fn method(group: Group) -> KeyExchangeMethod {
-    match group {
-        Group::X25519 => KeyExchangeMethod::X25519,
-        Group::P256 => KeyExchangeMethod::P256,
-        Group::P384 => KeyExchangeMethod::P384,
-    }
-}
-
-fn encryption(cipher: Cipher) -> Transform {
-    let key_bits = match cipher {
-        Cipher::AesGcm128 => 128,
-        Cipher::AesGcm256 => 256,
-    };
-    Transform::Encryption {
-        id: EncryptionId::AES_GCM_16,
-        key_bits: Some(key_bits),
-    }
-}
-
-fn pseudorandom(prf: Prf) -> Transform {
-    Transform::Prf(match prf {
-        Prf::HmacSha256 => PrfId::HMAC_SHA2_256,
-        Prf::HmacSha384 => PrfId::HMAC_SHA2_384,
-        Prf::HmacSha512 => PrfId::HMAC_SHA2_512,
-    })
-}
-
-fn key_exchange(group: Group) -> Transform {
-    Transform::KeyExchange(method(group))
-}
-
-/// The proposal for a new IKE SA. An AEAD cipher goes without an integrity transform
-/// (RFC 5282 §8).
-pub(super) fn offer_ike(suite: &IkeSuite) -> Proposal {
-    let ciphers = suite.ciphers.iter().copied().map(encryption);
+/// The proposals for a new IKE SA, best first; `spi` is empty in IKE_SA_INIT and our new SPI when
+/// an IKE SA is rekeyed (RFC 7296 §3.3.1).
+pub(super) fn offer_ike(suite: &IkeSuite, spi: &[u8]) -> Vec<Proposal> {
     let prfs = suite.prfs.iter().copied().map(pseudorandom);
     let groups = suite.groups.iter().copied().map(key_exchange);
-    Proposal {
-        number: 1,
-        protocol: Protocol::Ike,
-        spi: Vec::new(),
-        transforms: ciphers.chain(prfs).chain(groups).collect(),
-    }
+    let others: Vec<Transform> = prfs.chain(groups).collect();
+    offer(Protocol::Ike, spi, &suite.ciphers, &others)
 }
 
-/// The proposal for a Child SA. Extended sequence numbers are not offered.
-pub(super) fn offer_esp(suite: &EspSuite, exchange: ChildKeyExchange, spi: u32) -> Proposal {
-    let ciphers = suite.ciphers.iter().copied().map(encryption);
+/// The proposals for a Child SA, best first. Where a key exchange of its own is wished for but not
+/// required, "NONE" stands beside the groups (RFC 7296 §3.3.6).
+pub(super) fn offer_esp(suite: &EspSuite, exchange: ChildKeyExchange, spi: u32) -> Vec<Proposal> {
     let groups: &[Group] = match exchange {
         ChildKeyExchange::Never => &[],
         ChildKeyExchange::AsConfigured => &suite.groups,
     };
+    let none = (!groups.is_empty() && suite.pfs == Pfs::Prefer)
+        .then_some(Transform::KeyExchange(KeyExchangeMethod::NONE));
     let groups = groups.iter().copied().map(key_exchange);
-    Proposal {
-        number: 1,
-        protocol: Protocol::Esp,
-        spi: spi.to_be_bytes().to_vec(),
-        transforms: ciphers
-            .chain(groups)
-            .chain([Transform::Esn(false)])
-            .collect(),
-    }
+    let others: Vec<Transform> = groups
+        .chain(none)
+        .chain(sequence_numbers(suite.esn))
+        .collect();
+    offer(Protocol::Esp, &spi.to_be_bytes(), &suite.ciphers, &others)
+}
+
+/// One proposal for each run of ciphers with the same integrity: an AEAD has none (RFC 5282 §8),
+/// and transforms of one proposal combine freely, so what is together here is what is configured.
+fn offer(
+    protocol: Protocol,
+    spi: &[u8],
+    ciphers: &[Cipher],
+    others: &[Transform],
+) -> Vec<Proposal> {
+    let runs = ciphers.chunk_by(|one, next| one.integrity() == next.integrity());
+    (1..)
+        .zip(runs)
+        .map(|(number, run)| {
+            let shared = run.first().and_then(|cipher| cipher.integrity());
+            let ciphers = run.iter().copied().map(encryption);
+            Proposal {
+                number,
+                protocol,
+                spi: spi.to_vec(),
+                transforms: ciphers
+                    .chain(shared.map(integrity))
+                    .chain(others.iter().cloned())
+                    .collect(),
+            }
+        })
+        .collect()
 }
 
 /// Chooses from an offer for an IKE SA: the offer's first proposal that we can accept, of it what
@@ -119,10 +112,9 @@ pub(super) fn choose_ike(
         .filter(|proposal| proposal.protocol == Protocol::Ike)
         .find_map(|proposal| {
             let mut picker = Picker::new(proposal);
-            let cipher = picker.pick(&suite.ciphers, encryption)?;
+            let cipher = picker.cipher(&suite.ciphers)?;
             let prf = picker.pick(&suite.prfs, pseudorandom)?;
             let group = picker.pick(&groups, key_exchange)?;
-            picker.integrity_none()?;
             Some(Chosen {
                 algorithms: IkeAlgorithms { cipher, prf, group },
                 proposal: picker.finish()?,
@@ -139,39 +131,39 @@ pub(super) fn choose_esp(
     guess: Option<KeyExchangeMethod>,
 ) -> Option<Chosen<EspAlgorithms>> {
     let groups = guessed_first(&suite.groups, guess);
+    let required = suite.pfs == Pfs::Require && !groups.is_empty();
     offer
         .iter()
         .filter(|proposal| proposal.child_spi().is_some_and(|spi| spi != 0))
         .filter(|proposal| proposal.protocol == Protocol::Esp)
         .find_map(|proposal| {
             let mut picker = Picker::new(proposal);
-            let cipher = picker.pick(&suite.ciphers, encryption)?;
+            let cipher = picker.cipher(&suite.ciphers)?;
             let group = match exchange {
                 ChildKeyExchange::Never => {
                     picker.skip(TransformType::KEY_EXCHANGE);
                     None
                 }
-                ChildKeyExchange::AsConfigured if groups.is_empty() => {
-                    picker.optional(&Transform::KeyExchange(KeyExchangeMethod::NONE))?;
-                    None
-                }
-                ChildKeyExchange::AsConfigured => Some(picker.pick(&groups, key_exchange)?),
+                ChildKeyExchange::AsConfigured => picker.group(&groups, required)?,
             };
-            picker.integrity_none()?;
-            picker.optional(&Transform::Esn(false))?;
+            let extended_sequence = picker.sequence_numbers(suite.esn)?;
             Some(Chosen {
-                algorithms: EspAlgorithms { cipher, group },
+                algorithms: EspAlgorithms {
+                    cipher,
+                    group,
+                    extended_sequence,
+                },
                 proposal: picker.finish()?,
             })
         })
 }
 
-/// Reads an answer to our own offer, which must be one proposal with one transform of each type
-/// that we offered (RFC 7296 §3.3.6).
+/// Reads an answer to our own offer, which must be one of its proposals with one transform of each
+/// type (RFC 7296 §3.3.6).
 pub(super) fn accept_ike(suite: &IkeSuite, answer: &[Proposal]) -> Option<IkeAlgorithms> {
     let answer = sole(answer)?;
     let chosen = choose_ike(suite, std::slice::from_ref(answer), None)?;
-    (chosen.proposal.transforms.len() == answer.transforms.len()).then_some(chosen.algorithms)
+    answers(&chosen.proposal, answer, &offer_ike(suite, &[])).then_some(chosen.algorithms)
 }
 
 /// As [`accept_ike`], for a Child SA; with the SPI that the peer chose.
@@ -183,8 +175,22 @@ pub(super) fn accept_esp(
     let answer = sole(answer)?;
     let spi = answer.child_spi()?;
     let chosen = choose_esp(suite, exchange, std::slice::from_ref(answer), None)?;
-    (chosen.proposal.transforms.len() == answer.transforms.len())
+    answers(&chosen.proposal, answer, &offer_esp(suite, exchange, spi))
         .then_some((chosen.algorithms, spi))
+}
+
+/// Whether all of the answer was understood, and it takes from the proposal that it names only
+/// what stood there. "NONE" need not have been offered.
+fn answers(understood: &Proposal, answer: &Proposal, offered: &[Proposal]) -> bool {
+    let stood_there = |transform: &Transform| {
+        matches!(transform, Transform::Integrity(id) if id.0 == 0)
+            || offered
+                .iter()
+                .filter(|proposal| proposal.number == answer.number)
+                .any(|proposal| proposal.transforms.contains(transform))
+    };
+    understood.transforms.len() == answer.transforms.len()
+        && understood.transforms.iter().all(stood_there)
 }
 
 fn guessed_first(groups: &[Group], guess: Option<KeyExchangeMethod>) -> Vec<Group> {
@@ -196,82 +202,7 @@ fn guessed_first(groups: &[Group], guess: Option<KeyExchangeMethod>) -> Vec<Grou
 
 fn sole(answer: &[Proposal]) -> Option<&Proposal> {
     match answer {
-        [proposal] if proposal.number == 1 => Some(proposal),
+        [proposal] => Some(proposal),
         _ => None,
-    }
-}
-
-/// Picks one transform of each type of an offered proposal.
-struct Picker<'a> {
-    offered: &'a Proposal,
-    /// Types that are decided.
-    decided: Vec<TransformType>,
-    picked: Vec<Transform>,
-}
-
-impl<'a> Picker<'a> {
-    fn new(offered: &'a Proposal) -> Self {
-        Self {
-            offered,
-            decided: Vec::new(),
-            picked: Vec::new(),
-        }
-    }
-
-    /// The first of our choices that is offered.
-    fn pick<T: Copy>(&mut self, choices: &[T], transform: fn(T) -> Transform) -> Option<T> {
-        let choice = choices
-            .iter()
-            .copied()
-            .find(|choice| self.offered.transforms.contains(&transform(*choice)))?;
-        self.take(transform(choice));
-        Some(choice)
-    }
-
-    /// A type that may be left out, but if it is there must offer this.
-    fn optional(&mut self, transform: &Transform) -> Option<()> {
-        if self.offers(transform.kind()) {
-            self.offered
-                .transforms
-                .contains(transform)
-                .then(|| self.take(transform.clone()))
-        } else {
-            Some(())
-        }
-    }
-
-    /// "NONE" is the same as no integrity transform (RFC 7296 §3.3.3).
-    fn integrity_none(&mut self) -> Option<()> {
-        self.optional(&Transform::Integrity(IntegrityId::NONE))
-    }
-
-    /// Whatever is offered of this type is not answered.
-    fn skip(&mut self, kind: TransformType) {
-        self.decided.push(kind);
-    }
-
-    fn take(&mut self, transform: Transform) {
-        self.decided.push(transform.kind());
-        self.picked.push(transform);
-    }
-
-    fn offers(&self, kind: TransformType) -> bool {
-        self.offered.transforms.iter().any(|it| it.kind() == kind)
-    }
-
-    /// The answer, unless the proposal has a type that nobody decided about: what is unknown is
-    /// not accepted (RFC 7296 §3.3.6).
-    fn finish(self) -> Option<Proposal> {
-        let all_decided = self
-            .offered
-            .transforms
-            .iter()
-            .all(|it| self.decided.contains(&it.kind()));
-        all_decided.then(|| Proposal {
-            number: self.offered.number,
-            protocol: self.offered.protocol,
-            spi: Vec::new(),
-            transforms: self.picked,
-        })
     }
 }

@@ -1,5 +1,5 @@
-//! The Encrypted payload with an AEAD cipher (RFC 7296 §3.14, RFC 5282) and its fragments
-//! (RFC 7383): payloads to sealed datagrams and back.
+//! The Encrypted payload (RFC 7296 §3.14; with an AEAD, RFC 5282) and its fragments (RFC 7383):
+//! payloads to sealed datagrams and back.
 
 use epochgate_ike_wire::{
     DecodeError, EncodeError, EncryptedFragment, Header, Message, Payload, PayloadType,
@@ -8,7 +8,7 @@ use epochgate_ike_wire::{
 use thiserror::Error;
 
 use crate::Secret;
-use crate::crypto::{Cipher, Crypto, CryptoError, ICV_LEN, IV_LEN};
+use crate::crypto::{Cipher, Crypto, CryptoError};
 
 use super::fragment::Sealed;
 use super::keys::{IkeKeys, Part};
@@ -19,8 +19,8 @@ pub(super) struct Protection {
     cipher: Cipher,
     outbound: Secret,
     inbound: Secret,
-    /// The next IV: a counter, as RFC 5282 §3 suggests. A new message takes a new one; a
-    /// retransmission is the same octets.
+    /// The next IV of an AEAD: a counter, as RFC 5282 §3 suggests. A new message takes a new one;
+    /// a retransmission is the same octets.
     next_iv: u64,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum OpenError {
 
 impl Protection {
     pub(super) fn new(cipher: Cipher, keys: &IkeKeys, us: Part) -> Self {
-        let (outbound, inbound) = keys.encrypt.clone().into_ours_and_theirs(us);
+        let (outbound, inbound) = keys.protect.clone().into_ours_and_theirs(us);
         Self {
             cipher,
             outbound,
@@ -63,13 +63,14 @@ impl Protection {
         limit: Option<usize>,
     ) -> Result<Sealed, SealError> {
         let (first, text) = encode_payloads(payloads)?;
-        let whole = encrypted_header(header, first, body_len(text.len()))?;
-        let fits = limit.is_none_or(|limit| whole.len() + body_len(text.len()) <= limit);
+        let body_len = self.body_len(text.len());
+        let whole = encrypted_header(header, first, body_len)?;
+        let fits = limit.is_none_or(|limit| whole.len() + body_len <= limit);
         let Some(limit) = limit.filter(|_| !fits) else {
             return Ok(Sealed::whole(self.seal_text(crypto, whole, text)?));
         };
-        let around = encrypted_fragment_header(header, first, 1, 1, 0)?.len() + body_len(0);
-        let room = limit.saturating_sub(around).max(1);
+        let around = encrypted_fragment_header(header, first, 1, 1, 0)?.len();
+        let room = self.room(limit.saturating_sub(around));
         let total = u16::try_from(text.len().div_ceil(room))
             .map_err(|_| EncodeError::MessageTooLong(text.len()))?;
         let mut sealed: Option<Sealed> = None;
@@ -80,7 +81,7 @@ impl Protection {
             } else {
                 PayloadType::NONE
             };
-            let len = body_len(piece.len());
+            let len = self.body_len(piece.len());
             let start = encrypted_fragment_header(header, first, number, total, len)?;
             let datagram = self.seal_text(crypto, start, piece.to_vec())?;
             match &mut sealed {
@@ -98,15 +99,40 @@ impl Protection {
         mut datagram: Vec<u8>,
         mut text: Vec<u8>,
     ) -> Result<Vec<u8>, SealError> {
-        // No padding: its length alone (RFC 5282 §3).
-        text.push(0);
-        // 2^64 messages are never reached: message IDs have 32 bits.
-        let iv = self.next_iv.to_be_bytes();
-        self.next_iv = self.next_iv.checked_add(1).ok_or(CryptoError::Provider)?;
-        crypto.seal(self.cipher, &self.outbound, iv, &datagram, &mut text)?;
+        self.pad(&mut text);
+        let iv = self.draw_iv(crypto)?;
+        crypto.seal(self.cipher, &self.outbound, &iv, &datagram, &mut text)?;
         datagram.extend_from_slice(&iv);
         datagram.extend_from_slice(&text);
         Ok(datagram)
+    }
+
+    /// Padding, of any value, and its length fill the last block (RFC 7296 §3.14): for an AEAD
+    /// the length alone (RFC 5282 §3).
+    fn pad(&self, text: &mut Vec<u8>) {
+        let padded_len = self.padded_len(text.len());
+        let padding = padded_len - text.len() - 1;
+        text.resize(padded_len, 0);
+        if let (Some(last), Ok(padding)) = (text.last_mut(), u8::try_from(padding)) {
+            *last = padding;
+        }
+    }
+
+    /// Unique for an AEAD (RFC 5282 §3), unpredictable for AES-CBC (RFC 7296 §3.14).
+    fn draw_iv(&mut self, crypto: &dyn Crypto) -> Result<Vec<u8>, CryptoError> {
+        match self.cipher {
+            Cipher::AesGcm128 | Cipher::AesGcm256 | Cipher::ChaCha20Poly1305 => {
+                // 2^64 messages are never reached: message IDs have 32 bits.
+                let iv = self.next_iv.to_be_bytes();
+                self.next_iv = self.next_iv.checked_add(1).ok_or(CryptoError::Provider)?;
+                Ok(iv.to_vec())
+            }
+            Cipher::AesCbc(..) => {
+                let mut iv = vec![0; self.cipher.iv_len()];
+                crypto.random(&mut iv)?;
+                Ok(iv)
+            }
+        }
     }
 
     /// Checks and decrypts. `datagram` are the octets that `message` was decoded from. Payloads
@@ -141,6 +167,7 @@ impl Protection {
         self.open_text(crypto, &fragment.body, associated)
     }
 
+    /// Opens the body of a payload (IV, ciphertext, ICV) and cuts the padding off.
     fn open_text(
         &self,
         crypto: &dyn Crypto,
@@ -148,11 +175,11 @@ impl Protection {
         associated: &[u8],
     ) -> Result<Vec<u8>, OpenError> {
         let (iv, sealed) = body
-            .split_first_chunk::<IV_LEN>()
+            .split_at_checked(self.cipher.iv_len())
             .ok_or(OpenError::Forged)?;
         let mut text = sealed.to_vec();
         crypto
-            .open(self.cipher, &self.inbound, *iv, associated, &mut text)
+            .open(self.cipher, &self.inbound, iv, associated, &mut text)
             .map_err(|_| OpenError::Forged)?;
         // Padding and its length end the plaintext (RFC 7296 §3.14).
         let padding = text.pop().ok_or(OpenError::Forged)?;
@@ -163,9 +190,21 @@ impl Protection {
         text.truncate(length);
         Ok(text)
     }
-}
 
-/// Octets of the body of an Encrypted payload: IV, plaintext, its padding's length, ICV.
-const fn body_len(text_len: usize) -> usize {
-    IV_LEN + text_len + 1 + ICV_LEN
+    /// Octets of the body of an Encrypted payload: IV, plaintext with its padding, ICV.
+    const fn body_len(&self, text_len: usize) -> usize {
+        self.cipher.iv_len() + self.padded_len(text_len) + self.cipher.icv_len()
+    }
+
+    /// Octets of a plaintext with padding and its length.
+    const fn padded_len(&self, text_len: usize) -> usize {
+        (text_len + 1).next_multiple_of(self.cipher.block_len())
+    }
+
+    /// Octets of plaintext that have room in a body of `body_len` octets; at least one.
+    fn room(&self, body_len: usize) -> usize {
+        let padded_max = body_len.saturating_sub(self.cipher.iv_len() + self.cipher.icv_len());
+        let whole_blocks = padded_max - padded_max % self.cipher.block_len();
+        whole_blocks.saturating_sub(1).max(1)
+    }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use epochgate_ike_wire::IkeSpi;
 
 use crate::Timestamp;
-use crate::crypto::{Cipher, Group, Prf};
 use crate::status::IkeStatus;
 
 use super::keys::IkeSpis;
@@ -69,20 +68,6 @@ fn blank(state: &str, spis: &IkeSpis, local: SocketAddr, remote: SocketAddr) -> 
 
 fn suite(algorithms: IkeAlgorithms) -> String {
     let IkeAlgorithms { cipher, prf, group } = algorithms;
-    let cipher = match cipher {
-        Cipher::AesGcm128 => "AES-GCM-128",
-        Cipher::AesGcm256 => "AES-GCM-256",
-    };
-    let prf = match prf {
-        Prf::HmacSha256 => "HMAC-SHA-256",
-        Prf::HmacSha384 => "HMAC-SHA-384",
-        Prf::HmacSha512 => "HMAC-SHA-512",
-    };
-    let group = match group {
-        Group::X25519 => "X25519",
-        Group::P256 => "P-256",
-        Group::P384 => "P-384",
-    };
     format!("{cipher}/{prf}/{group}")
 }
 

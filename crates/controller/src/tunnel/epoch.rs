@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::crypto::Cipher;
 use crate::event::EpochNumber;
 use crate::ike::{Child, ChildId, IkeSaId, Path, Side, selectors};
-use crate::io::{Encapsulation, SaDirection, SaId, SaSpec};
+use crate::io::{Encapsulation, SaDirection, SaId, SaSpec, SequenceNumbers};
 
 /// One ESP SA in each direction, and what is known of them.
 #[derive(Debug)]
@@ -219,6 +219,7 @@ impl Epoch {
         child: &Child,
         reqid: u32,
         report_first: bool,
+        replay_window: u32,
         hard_lifetime: std::time::Duration,
     ) -> [SaSpec; 2] {
         let (here, there) = (self.path.local, self.path.remote);
@@ -235,6 +236,10 @@ impl Epoch {
             reqid,
             cipher: self.cipher,
             key,
+            sequence: SequenceNumbers {
+                extended: child.extended_sequence,
+                window: replay_window,
+            },
             encapsulation,
             hard_lifetime,
         };

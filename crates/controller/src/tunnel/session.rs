@@ -193,7 +193,14 @@ impl Tunnel {
         let epoch = Epoch::new(self.last_number, session, child, cx.now);
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
         let report_first = !self.is_client() && self.config.epoch.wait;
-        for spec in epoch.sa_specs(child, self.reqids.child, report_first, hard_lifetime) {
+        let replay_window = self.config.esp.replay_window;
+        for spec in epoch.sa_specs(
+            child,
+            self.reqids.child,
+            report_first,
+            replay_window,
+            hard_lifetime,
+        ) {
             let awaited = Awaited::Addition {
                 epoch: epoch.number,
                 sa: spec.id,

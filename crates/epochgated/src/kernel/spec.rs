@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use epochgate_controller::crypto::{Cipher, Integrity};
 use epochgate_controller::io::{
     self, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaSpec, XfrmError,
 };
@@ -14,8 +15,9 @@ use epochgate_xfrm::{
 
 use super::invalid;
 
-/// Packets of the anti-replay window of inbound SAs: what RFC 4303 §3.4.3 recommends.
-const REPLAY_WINDOW_PACKETS: u32 = 64;
+/// The window of an outbound SA, which the kernel demands where sequence numbers are extended
+/// (`xfrm_init_replay`) and has no other use for.
+const OUTBOUND_WINDOW_PACKETS: u32 = 1;
 /// ICMPv6 (RFC 4443 §1).
 const PROTOCOL_ICMPV6: u8 = 58;
 
@@ -37,7 +39,7 @@ pub(super) fn sa(spec: &SaSpec) -> Sa {
         spec.id.destination,
         Spi::from(spec.id.spi.0),
         Reqid(spec.reqid),
-        protection(&spec.key),
+        protection(spec.cipher, &spec.key),
     );
     // The inner family may differ from the outer one.
     sa.flags = SaFlags::AF_UNSPEC;
@@ -47,23 +49,49 @@ pub(super) fn sa(spec: &SaSpec) -> Sa {
     sa.limits.hard.seconds_since_added = Some(spec.hard_lifetime.as_secs());
     let thresholds = match spec.direction {
         SaDirection::Inbound { report_first } => {
-            sa.replay_window = ReplayWindow::packets(REPLAY_WINDOW_PACKETS);
+            sa.replay_window = ReplayWindow {
+                packets: spec.sequence.window,
+                extended: spec.sequence.extended,
+            };
             if report_first {
                 EventThresholds::NEXT_PACKET
             } else {
                 EventThresholds::SILENT
             }
         }
-        SaDirection::Outbound => EventThresholds::SILENT,
+        SaDirection::Outbound => {
+            sa.replay_window = if spec.sequence.extended {
+                ReplayWindow::extended(OUTBOUND_WINDOW_PACKETS)
+            } else {
+                ReplayWindow::packets(0)
+            };
+            EventThresholds::SILENT
+        }
     };
     sa.replay_threshold = thresholds.replay;
     sa.timer_threshold = thresholds.timer;
     sa
 }
 
-/// AES-GCM is all that is negotiated; the key's length tells which (RFC 4106 §8.1).
-fn protection(key: &Secret) -> Protection {
-    Protection::aes_gcm_16(Key::from(key.expose()))
+/// The algorithms by the kernel's names. Key material is encryption key, then salt or integrity
+/// key; the kernel takes an AEAD's key and salt as one.
+fn protection(cipher: Cipher, material: &Secret) -> Protection {
+    match cipher {
+        Cipher::AesGcm128 | Cipher::AesGcm256 => {
+            Protection::aes_gcm_16(Key::from(material.expose()))
+        }
+        Cipher::ChaCha20Poly1305 => Protection::chacha20_poly1305(Key::from(material.expose())),
+        Cipher::AesCbc(_, integrity) => {
+            let at = cipher.key_len().min(material.len());
+            let (encryption, authentication) = material.expose().split_at(at);
+            let keys = (Key::from(encryption), Key::from(authentication));
+            match integrity {
+                Integrity::HmacSha256 => Protection::aes_cbc_hmac_sha256_128(keys.0, keys.1),
+                Integrity::HmacSha384 => Protection::aes_cbc_hmac_sha384_192(keys.0, keys.1),
+                Integrity::HmacSha512 => Protection::aes_cbc_hmac_sha512_256(keys.0, keys.1),
+            }
+        }
+    }
 }
 
 /// An SA that shows whether the kernel has ESP and AES-GCM.
@@ -170,8 +198,8 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use epochgate_controller::crypto::Cipher;
-    use epochgate_controller::io::Encapsulation;
+    use epochgate_controller::crypto::AesKey;
+    use epochgate_controller::io::{Encapsulation, SequenceNumbers};
 
     use super::super::read;
     use super::*;
@@ -283,6 +311,10 @@ mod tests {
             reqid: 5,
             cipher: Cipher::AesGcm256,
             key: vec![1; 36].into(),
+            sequence: SequenceNumbers {
+                extended: false,
+                window: 64,
+            },
             encapsulation: Some(Encapsulation {
                 source_port: 4500,
                 destination_port: 31000,
@@ -300,5 +332,50 @@ mod tests {
         spec.direction = SaDirection::Outbound;
         assert_eq!(sa(&spec).replay_threshold, Some(0));
         assert_eq!(sa(&spec).timer_threshold, Some(0));
+    }
+    fn spec_of(cipher: Cipher) -> SaSpec {
+        SaSpec {
+            id: io::SaId {
+                destination: [192, 0, 2, 9].into(),
+                spi: spi(),
+            },
+            source: [192, 0, 2, 8].into(),
+            direction: SaDirection::Outbound,
+            reqid: 5,
+            cipher,
+            key: (0..)
+                .take(cipher.material_len())
+                .collect::<Vec<u8>>()
+                .into(),
+            sequence: SequenceNumbers {
+                extended: true,
+                window: 256,
+            },
+            encapsulation: None,
+            hard_lifetime: Duration::from_secs(7200),
+        }
+    }
+
+    #[test]
+    fn the_integrity_key_is_what_follows_the_encryption_key() {
+        let cipher = Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha384);
+        let Protection::Encryption { cipher, integrity } = sa(&spec_of(cipher)).protection else {
+            panic!("no cipher with integrity");
+        };
+        let integrity = integrity.expect("integrity");
+        assert_eq!(cipher.key, Key::new((0..32).collect()));
+        assert_eq!(integrity.key, Key::new((32..80).collect()));
+        assert_eq!(integrity.name, "hmac(sha384)");
+        assert_eq!(integrity.truncation_bits, Some(192));
+    }
+
+    #[test]
+    fn extended_sequence_numbers_are_asked_of_both_directions() {
+        let mut spec = spec_of(Cipher::ChaCha20Poly1305);
+        assert_eq!(sa(&spec).replay_window, ReplayWindow::extended(1));
+        spec.direction = SaDirection::Inbound { report_first: true };
+        assert_eq!(sa(&spec).replay_window, ReplayWindow::extended(256));
+        spec.sequence.extended = false;
+        assert_eq!(sa(&spec).replay_window, ReplayWindow::packets(256));
     }
 }

@@ -5,9 +5,6 @@ use std::collections::BTreeSet;
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{SaDirection, SaSpec};
 
-/// Sequence numbers that are remembered against replays.
-const REPLAY_WINDOW: u64 = 1024;
-
 /// What the SAD has under a destination and SPI.
 #[derive(Debug)]
 pub(super) enum Entry {
@@ -71,11 +68,12 @@ impl Sa {
     /// Whether a sequence number is new; it is not afterwards (RFC 4303 §3.4.3).
     pub(super) fn take_sequence(&mut self, sequence: u64) -> bool {
         let highest = self.sequences.last().copied().unwrap_or(0);
-        if sequence + REPLAY_WINDOW <= highest || !self.sequences.insert(sequence) {
+        let window = u64::from(self.spec.sequence.window);
+        if sequence + window <= highest || !self.sequences.insert(sequence) {
             return false;
         }
         if sequence > highest {
-            let oldest = sequence.saturating_sub(REPLAY_WINDOW);
+            let oldest = sequence.saturating_sub(window);
             self.sequences = self.sequences.split_off(&oldest);
         }
         true

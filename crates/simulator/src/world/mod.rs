@@ -18,7 +18,7 @@ use epochgate_controller::crypto::{Cipher, Crypto};
 use epochgate_controller::event::EventKind;
 use epochgate_controller::io::{
     Datagram, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaId,
-    SaSpec, Spi, XfrmOp,
+    SaSpec, SequenceNumbers, Spi, XfrmOp,
 };
 use epochgate_controller::status::TunnelStatus;
 use epochgate_controller::{Input, Secret, Timestamp};
@@ -327,6 +327,10 @@ fn foreign(outer: IpAddr) -> (PolicySpec, SaSpec) {
         reqid: 1,
         cipher: Cipher::AesGcm128,
         key: Secret::from(vec![0; 20]),
+        sequence: SequenceNumbers {
+            extended: false,
+            window: 64,
+        },
         encapsulation: None,
         hard_lifetime: Duration::from_secs(u64::from(u32::MAX)),
     };

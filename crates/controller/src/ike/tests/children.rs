@@ -17,7 +17,7 @@ fn with_groups(client: &'static [Group], server: &'static [Group]) -> Pair {
 }
 
 impl Pair {
-    fn rekey(&mut self, end: End) {
+    pub(super) fn rekey(&mut self, end: End) {
         let now = self.now;
         let host = self.host(end);
         let (sa, child) = (host.sa(), host.child().id);
@@ -170,12 +170,64 @@ fn a_side_that_demands_a_key_exchange_gets_one_or_none_at_all() {
         (&[Group::X25519], &[]),
         (&[Group::X25519], &[Group::P256]),
     ] {
-        let mut pair = with_groups(client, server);
+        let demand = |groups: &[Group]| {
+            let groups = groups.to_vec();
+            move |config: &mut TunnelConfig| {
+                config.esp.groups = groups;
+                config.esp.pfs = Pfs::Require;
+            }
+        };
+        let mut pair = Pair::with(demand(client), demand(server));
+        pair.connect();
+        pair.settle();
         pair.rekey(End::Client);
         pair.settle();
         assert_eq!(refusals(&pair.client), [ChildError::NoProposal]);
         assert_eq!(pair.client.children.len(), 1);
         assert_eq!(pair.server.children.len(), 1);
+    }
+}
+
+#[test]
+fn a_side_that_only_wishes_for_a_key_exchange_rekeys_with_one_that_has_none() {
+    for (client, server) in [
+        (&[][..], &[Group::X25519][..]),
+        (&[Group::X25519], &[]),
+        (&[Group::X25519], &[Group::P256]),
+    ] {
+        for end in [End::Client, End::Server] {
+            let mut pair = with_groups(client, server);
+            pair.rekey(end);
+            pair.settle();
+            assert_eq!(pair.sent.len(), 2);
+            pair.assert_same_child();
+        }
+    }
+}
+
+#[test]
+fn extended_sequence_numbers_are_used_where_both_ends_have_them() {
+    use crate::config::Esn::{Off, Prefer, Require};
+    for (client, server, agreed) in [
+        (Prefer, Prefer, Some(true)),
+        (Prefer, Require, Some(true)),
+        (Off, Prefer, Some(false)),
+        (Prefer, Off, Some(false)),
+        (Off, Off, Some(false)),
+        (Off, Require, None),
+        (Require, Off, None),
+    ] {
+        let mut pair = Pair::with(
+            |config| config.esp.esn = client,
+            |config| config.esp.esn = server,
+        );
+        pair.connect();
+        pair.settle();
+        let children = [&pair.client, &pair.server].map(|host| {
+            let newest = host.children.values().next();
+            newest.map(|child| child.extended_sequence)
+        });
+        assert_eq!(children, [agreed; 2]);
     }
 }
 
@@ -265,7 +317,7 @@ fn a_child_that_the_peer_has_forgotten_is_reported() {
 #[test]
 fn a_request_to_rekey_the_ike_sa_is_refused() {
     let mut pair = Pair::established();
-    let mut offer: Proposal = proposal::offer_ike(&config(End::Client).ike);
+    let mut offer: Proposal = proposal::offer_ike(&config(End::Client).ike, &[]).remove(0);
     offer.spi = vec![7; 8];
     let answer = pair.ask(
         End::Client,
@@ -296,11 +348,11 @@ fn transport_mode_is_answered_in_tunnel_mode() {
                 NotifyType::USE_TRANSPORT_MODE,
                 [],
             )),
-            Payload::SecurityAssociation(vec![proposal::offer_esp(
+            Payload::SecurityAssociation(proposal::offer_esp(
                 &networks.esp,
                 proposal::ChildKeyExchange::AsConfigured,
                 0x1234_5678,
-            )]),
+            )),
             Payload::Nonce(Nonce::new(vec![1; 32]).unwrap()),
             Payload::TrafficSelectorsInitiator(crate::ike::selectors::from_networks(
                 &networks.local_traffic,
@@ -325,7 +377,8 @@ fn what_is_unknown_in_a_proposal_is_not_accepted() {
             &networks.esp,
             proposal::ChildKeyExchange::AsConfigured,
             0x1234_5678,
-        );
+        )
+        .remove(0);
         offer.transforms.push(transform);
         offer
     };

@@ -1,6 +1,11 @@
 //! IKE_SA_INIT and IKE_AUTH.
 
+use epochgate_ike_wire::{EncryptionId, Transform, TransformType};
+
 use super::*;
+use crate::config::{CIPHERS, GROUPS, PRFS};
+use crate::crypto::{AesKey, Integrity};
+use crate::ike::proposal;
 
 #[test]
 fn two_exchanges_make_an_ike_sa_and_its_first_child() {
@@ -20,25 +25,81 @@ fn two_exchanges_make_an_ike_sa_and_its_first_child() {
     assert!(!pair.client.child().path.encapsulated);
 }
 
+/// Agrees on these and rekeys.
+fn agree(cipher: Cipher, prf: Prf, group: Group) {
+    let only = |config: &mut TunnelConfig| {
+        config.ike.ciphers = vec![cipher];
+        config.ike.prfs = vec![prf];
+        config.ike.groups = vec![group];
+        config.esp.ciphers = vec![cipher];
+        config.esp.groups = vec![group];
+    };
+    let mut pair = Pair::with(only, only);
+    pair.connect();
+    pair.settle();
+    pair.rekey(End::Client);
+    pair.settle();
+    pair.assert_same_child();
+    let child = pair.client.child();
+    assert_eq!(child.cipher, cipher);
+    assert_eq!(child.outbound_key.len(), cipher.material_len());
+    assert!(child.replaces.is_some());
+}
+
 #[test]
-fn every_suite_with_every_group() {
-    for cipher in [Cipher::AesGcm128, Cipher::AesGcm256] {
-        for prf in [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512] {
-            for group in [Group::X25519, Group::P256, Group::P384] {
-                let only = |config: &mut TunnelConfig| {
-                    config.ike.ciphers = vec![cipher];
-                    config.ike.prfs = vec![prf];
-                    config.ike.groups = vec![group];
-                    config.esp.ciphers = vec![cipher];
-                };
-                let mut pair = Pair::with(only, only);
-                pair.connect();
-                pair.settle();
-                pair.assert_same_child();
-                assert_eq!(pair.client.child().cipher, cipher);
-                assert_eq!(pair.client.child().outbound_key.len(), cipher.key_len() + 4);
-            }
+fn every_cipher_with_every_prf() {
+    for cipher in CIPHERS {
+        for prf in PRFS {
+            agree(cipher, prf, Group::X25519);
         }
+    }
+}
+
+#[test]
+fn every_group() {
+    for group in GROUPS {
+        agree(Cipher::AesGcm128, Prf::HmacSha256, group);
+    }
+}
+
+/// A peer's first acceptable proposal counts, whatever its number is.
+#[test]
+fn aeads_and_aes_cbc_stand_in_proposals_of_their_own() {
+    let cbc = Cipher::AesCbc(AesKey::Bits128, Integrity::HmacSha256);
+    for (offered, accepted, agreed) in [
+        (CIPHERS.to_vec(), vec![cbc], cbc),
+        (vec![cbc, Cipher::AesGcm128], CIPHERS.to_vec(), cbc),
+        (
+            vec![cbc, Cipher::AesGcm128],
+            vec![Cipher::AesGcm256, Cipher::AesGcm128],
+            Cipher::AesGcm128,
+        ),
+    ] {
+        let mut pair = Pair::with(
+            |config| {
+                config.ike.ciphers.clone_from(&offered);
+                config.esp.ciphers.clone_from(&offered);
+            },
+            |config| {
+                config.ike.ciphers.clone_from(&accepted);
+                config.esp.ciphers.clone_from(&accepted);
+            },
+        );
+        pair.connect();
+        pair.settle();
+        pair.assert_same_child();
+        assert_eq!(pair.client.child().cipher, agreed);
+    }
+    let offer = proposal::offer_ike(&IkeSuite::default(), &[]);
+    for proposal in offer {
+        let kinds = |kind: TransformType| {
+            let of_kind = proposal.transforms.iter().filter(|it| it.kind() == kind);
+            of_kind.count()
+        };
+        let is_cbc = proposal.transforms.iter().any(|transform| {
+            matches!(transform, Transform::Encryption { id, .. } if *id == EncryptionId::AES_CBC)
+        });
+        assert_eq!(kinds(TransformType::INTEGRITY), usize::from(is_cbc));
     }
 }
 

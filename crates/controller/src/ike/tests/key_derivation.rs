@@ -37,8 +37,8 @@ fn check(expected: &Expected) {
     let (prf, cipher) = (expected.prf, expected.cipher);
     let keys = IkeKeys::derive(&ring, prf, cipher, &shared, nonces, &spis);
     assert_eq!(hex(keys.derive.expose()), expected.derive);
-    assert_eq!(hex(keys.encrypt.initiator.expose()), expected.encrypt[0]);
-    assert_eq!(hex(keys.encrypt.responder.expose()), expected.encrypt[1]);
+    assert_eq!(hex(keys.protect.initiator.expose()), expected.encrypt[0]);
+    assert_eq!(hex(keys.protect.responder.expose()), expected.encrypt[1]);
     assert_eq!(hex(keys.prove.initiator.expose()), expected.prove[0]);
     assert_eq!(hex(keys.prove.responder.expose()), expected.prove[1]);
 

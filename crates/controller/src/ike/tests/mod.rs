@@ -26,7 +26,7 @@ use std::time::Duration;
 use epochgate_ike_wire::{ExchangeType, Header, Message, NotifyType, Payload};
 
 use crate::config::{
-    End as ConfigEnd, EspSuite, Identity, IkeSuite, NatTraversal, Role, TunnelConfig,
+    End as ConfigEnd, EspSuite, Identity, IkeSuite, NatTraversal, Pfs, Role, TunnelConfig,
 };
 use crate::crypto::{Cipher, Crypto, Group, Prf};
 use crate::io::Datagram;
@@ -142,6 +142,7 @@ fn config(end: End) -> TunnelConfig {
         esp: EspSuite {
             ciphers: vec![Cipher::AesGcm256, Cipher::AesGcm128],
             groups: vec![],
+            ..EspSuite::default()
         },
         ..TunnelConfig::new("branch", role, local, remote, psk)
     }
