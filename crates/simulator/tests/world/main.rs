@@ -12,6 +12,7 @@ mod refusals;
 mod rekey;
 mod search;
 mod selectors;
+mod siblings;
 
 use std::sync::Arc;
 use std::time::Duration;
