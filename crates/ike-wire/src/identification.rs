@@ -52,13 +52,25 @@ impl Identity {
     }
 }
 
-/// For logs and status: text as it is with control characters escaped, octets in hexadecimal.
+/// Characters or octets of an identity that are shown: whoever claims a longer one must not fill the
+/// log with it. No name that can be configured is longer.
+const SHOWN_MAX: usize = 256;
+
+/// For logs and status: text as it is with control characters escaped, octets in hexadecimal; cut
+/// off after 256 characters or octets.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ipv4(address) => write!(f, "{address}"),
             Self::Ipv6(address) => write!(f, "{address}"),
-            Self::Fqdn(text) | Self::Rfc822(text) => write!(f, "{}", text.escape_debug()),
+            Self::Fqdn(text) | Self::Rfc822(text) => {
+                let shown = text.char_indices().nth(SHOWN_MAX);
+                let (shown, more) = match shown {
+                    Some((end, _)) => (&text[..end], "…"),
+                    None => (text.as_str(), ""),
+                };
+                write!(f, "{}{more}", shown.escape_debug())
+            }
             Self::Dn(data) => write!(f, "dn:{}", Hex(data)),
             Self::KeyId(data) => write!(f, "key-id:{}", Hex(data)),
             Self::Other { kind, data } => write!(f, "id-{kind}:{}", Hex(data)),
@@ -84,7 +96,15 @@ struct Hex<'a>(&'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        let shown = &self.0[..self.0.len().min(SHOWN_MAX)];
+        shown
+            .iter()
+            .try_for_each(|octet| write!(f, "{octet:02x}"))?;
+        f.write_str(if shown.len() < self.0.len() {
+            "…"
+        } else {
+            ""
+        })
     }
 }
 

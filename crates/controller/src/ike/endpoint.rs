@@ -21,7 +21,7 @@ use super::cookie::Cookies;
 use super::half_open::{HalfOpens, InitKey};
 use super::informational::Closing;
 use super::init::{Initiating, only, provider};
-use super::limits::Limits;
+use super::limits::{INIT_REQUEST_MAX, Limits};
 use super::pad::Pad;
 use super::payloads::{Fault, Payloads};
 use super::rate::RateLimit;
@@ -298,6 +298,7 @@ impl Endpoint {
         let header = message.header;
         let well_formed =
             header.flags.initiator && header.message_id == 0 && !header.initiator_spi.is_zero();
+        let well_formed = well_formed && datagram.payload.len() <= INIT_REQUEST_MAX;
         if !well_formed {
             self.counters.malformed += 1;
             return;

@@ -15,6 +15,11 @@ pub(super) const INIT_RESTARTS_MAX: u32 = 4;
 /// CREATE_CHILD_SA requests sent again because of INVALID_KE_PAYLOAD (RFC 7296 §1.3).
 pub(super) const KE_RESTARTS_MAX: u32 = 2;
 
+/// Octets of an IKE_SA_INIT request that is answered: the responder keeps it until IKE_AUTH, which
+/// covers it (RFC 7296 §2.15), for somebody whom it does not know. The longest honest ones, with
+/// every algorithm there is and a key exchange of 1,568 octets, take half of it.
+pub(super) const INIT_REQUEST_MAX: usize = 4096;
+
 /// Queued requests of one IKE SA that wait for the window (RFC 7296 §2.3): some of each tunnel that
 /// uses it.
 pub(super) const TASKS_MAX: usize = 256;

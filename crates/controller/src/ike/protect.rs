@@ -27,6 +27,8 @@ pub(super) struct Protection {
 /// Why a message could not be sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum SealError {
+    #[error("the IKE SA has used all of its message IDs")]
+    MessageIdsSpent,
     #[error(transparent)]
     Encode(#[from] EncodeError),
     #[error(transparent)]

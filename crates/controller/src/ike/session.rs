@@ -22,6 +22,10 @@ use super::payloads::{Fault, Payloads};
 use super::protect::{OpenError, Protection, SealError};
 use super::retransmit::{Due, Retransmit};
 
+/// The message ID that is never used: an IKE SA ends before its message IDs begin again, as a replay
+/// could not be told from a new message then (RFC 7296 §2.2).
+const MESSAGE_ID_END: u32 = u32::MAX;
+
 /// Keys, SPIs, path and message IDs of an IKE SA.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -138,6 +142,9 @@ impl Session {
         schedule: Retransmission,
     ) -> Result<InFlight, SealError> {
         let message_id = self.next_request;
+        if message_id == MESSAGE_ID_END {
+            return Err(SealError::MessageIdsSpent);
+        }
         let header = self.header(exchange, message_id, false);
         let sealed = self.seal(ctx, &header, payloads, self.path.local)?;
         self.next_request = message_id.saturating_add(1);
@@ -206,7 +213,7 @@ impl Session {
                 && header.message_id.checked_add(1) == Some(self.expected_request);
             repeated || header.message_id == self.expected_request
         };
-        if !awaited {
+        if !awaited || header.message_id == MESSAGE_ID_END {
             ctx.counters.outside_window += 1;
             return Received::Nothing;
         }

@@ -10,6 +10,7 @@
 mod children;
 mod collisions;
 mod failures;
+mod faults;
 mod fragmentation;
 mod handshake;
 mod hostile;
