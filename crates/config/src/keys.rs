@@ -51,6 +51,9 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.epoch.lifetime",
     "tunnel.NAME.epoch.wait",
     "tunnel.NAME.epoch.drain",
+    "tunnel.NAME.ike",
+    "tunnel.NAME.ike.lifetime",
+    "tunnel.NAME.ike.reauthenticate",
     "tunnel.NAME.algorithms",
     "tunnel.NAME.algorithms.ike",
     "tunnel.NAME.algorithms.ike.cipher",
@@ -182,6 +185,20 @@ pub const EPOCH_LIFETIME: Bounds<Duration> = Bounds {
     least: Duration::from_secs(10),
     most: Duration::from_secs(7 * 24 * 3600),
     default: Duration::from_secs(3600),
+};
+
+/// `ike.lifetime`.
+pub const IKE_LIFETIME: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(10),
+    most: Duration::from_secs(30 * 24 * 3600),
+    default: Duration::from_secs(4 * 3600),
+};
+
+/// `ike.reauthenticate`, where it is not `never`, which it is when it is not given.
+pub const IKE_REAUTHENTICATE: Bounds<Duration> = Bounds {
+    least: Duration::from_secs(30),
+    most: Duration::from_secs(365 * 24 * 3600),
+    default: Duration::ZERO,
 };
 
 /// `epoch.drain`.

@@ -13,6 +13,7 @@ mod diagnostic;
 mod disk;
 mod files;
 mod half_open;
+mod ike_sa;
 pub mod keys;
 mod mask;
 mod path;

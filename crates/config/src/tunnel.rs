@@ -12,6 +12,7 @@ use epochgate_controller::config::{
 use crate::algorithms;
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::files::Files;
+use crate::ike_sa;
 use crate::keys::{
     EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
     PSK_LEN_MAX, PSK_LEN_MIN,
@@ -101,6 +102,7 @@ pub(crate) fn read(
     let epoch = read_epoch(&section.section("epoch", sink), sink);
     let ping_section = section.section("ping", sink);
     let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
+    let ike_sa = ike_sa::read(&section.section("ike", sink), sink);
     let suites = section.section("algorithms", sink);
     let ike = algorithms::read_ike(&suites.section("ike", sink), sink);
     let esp = algorithms::read_esp(&suites.section("esp", sink), sink);
@@ -132,6 +134,7 @@ pub(crate) fn read(
         path,
         ping,
         epoch,
+        ike_sa,
         ike,
         esp,
     };

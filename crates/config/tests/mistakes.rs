@@ -131,6 +131,7 @@ mistakes! {
     draining_longer_than_an_epoch_lives: and(
         "[tunnel.branch.epoch]\nlifetime = \"10s\"\ndrain = \"1m\"\n",
     ),
+    an_ike_sa_that_would_live_too_short: and("[tunnel.branch.ike]\nlifetime = \"1s\"\nreauthenticate = \"soon\"\n"),
     an_algorithm_that_is_unknown: and("[tunnel.branch.algorithms]\nike = { cipher = [\"aes256gcm\", \"3des\"] }\n"),
     algorithms_that_are_too_weak: and("[tunnel.branch.algorithms]\nike = { cipher = [\"aes128-sha1\"], prf = [\"hmac-md5\"], group = [\"modp1024\"] }\nesp = { cipher = [\"null-sha256\", \"aes128gcm8\"] }\n"),
     secrecy_that_has_no_group: and("[tunnel.branch.algorithms]\nesp = { group = [], pfs = \"require\" }\n"),

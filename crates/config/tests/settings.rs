@@ -63,6 +63,8 @@ fn the_smallest_tunnel_has_good_defaults() -> Outcome {
     assert_eq!(tunnel.epoch.lifetime, Duration::from_secs(3600));
     assert!(tunnel.epoch.wait);
     assert_eq!(tunnel.epoch.drain, Duration::from_secs(2));
+    assert_eq!(tunnel.ike_sa.lifetime, Duration::from_secs(4 * 3600));
+    assert_eq!(tunnel.ike_sa.reauthenticate, None);
     assert_eq!(tunnel.ike, IkeSuite::default());
     assert_eq!(tunnel.esp, EspSuite::default());
     assert_eq!(tunnel.esp.replay_window, REPLAY_WINDOW.default);
@@ -280,5 +282,18 @@ fn tunnels_with_the_same_two_ends_may_stand_side_by_side() -> Outcome {
     let tunnels = loaded(&format!("{SMALLEST}{annex}"))?.config.tunnels;
     assert_eq!(tunnels.len(), 2);
     assert!(tunnels[0].shares_peer_with(&tunnels[1]));
+    Ok(())
+}
+
+#[test]
+fn an_ike_sa_lives_and_is_authenticated_anew_as_told() -> Outcome {
+    let told =
+        format!("{SMALLEST}\n[tunnel.branch.ike]\nlifetime = \"8h\"\nreauthenticate = \"1d\"\n");
+    let tunnel = only_tunnel(&told)?;
+    assert_eq!(tunnel.ike_sa.lifetime, Duration::from_secs(8 * 3600));
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(tunnel.ike_sa.reauthenticate, Some(day));
+    let never = told.replace("1d", "never");
+    assert_eq!(only_tunnel(&never)?.ike_sa.reauthenticate, None);
     Ok(())
 }

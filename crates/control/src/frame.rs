@@ -157,6 +157,8 @@ mod tests {
             Request::Rekey {
                 tunnel: String::new(),
             },
+            Request::RekeyIke { tunnel: "a".into() },
+            Request::Reauthenticate { tunnel: "a".into() },
             Request::Status,
             Request::Reload,
         ];

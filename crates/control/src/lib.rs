@@ -48,6 +48,17 @@ pub enum Request {
         /// Its name.
         tunnel: String,
     },
+    /// Rekey the IKE SA now; answered when it has new keys or the peer refused.
+    RekeyIke {
+        /// The tunnel's name.
+        tunnel: String,
+    },
+    /// Make a new IKE SA beside the old one; answered when traffic has switched to an epoch of it or
+    /// the attempt failed.
+    Reauthenticate {
+        /// The tunnel's name.
+        tunnel: String,
+    },
     /// Tell all.
     Status,
     /// Read the configuration file again; one with mistakes changes nothing.

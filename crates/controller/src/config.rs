@@ -200,6 +200,18 @@ pub struct EpochConfig {
     pub drain: Duration,
 }
 
+/// IKE SAs: when they are rekeyed, and when the ends prove their identities anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IkeSaConfig {
+    /// Age at which an IKE SA is rekeyed (RFC 7296 §2.18), before jitter: a client between 80 and
+    /// 100 percent of it, a server between 105 and 125. One that its peer would not rekey ends at
+    /// 150 percent.
+    pub lifetime: Duration,
+    /// Time since IKE_AUTH after which both ends authenticate anew (RFC 7296 §2.8.3), before jitter;
+    /// `None`: never.
+    pub reauthenticate: Option<Duration>,
+}
+
 /// What is proposed and accepted for IKE SAs, best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IkeSuite {
@@ -327,6 +339,8 @@ pub struct TunnelConfig {
     pub ping: PingConfig,
     /// Epochs.
     pub epoch: EpochConfig,
+    /// How long IKE SAs live.
+    pub ike_sa: IkeSaConfig,
     /// IKE algorithms.
     pub ike: IkeSuite,
     /// ESP algorithms.
@@ -349,6 +363,7 @@ impl TunnelConfig {
             auth,
             nat_traversal,
             path,
+            ike_sa,
             ike,
             // Of each tunnel.
             name: _,
@@ -367,6 +382,7 @@ impl TunnelConfig {
             && *auth == other.auth
             && *nat_traversal == other.nat_traversal
             && *path == other.path
+            && *ike_sa == other.ike_sa
             && *ike == other.ike
     }
 
@@ -407,6 +423,10 @@ impl TunnelConfig {
                 lifetime: Duration::from_secs(3600),
                 wait: true,
                 drain: Duration::from_secs(2),
+            },
+            ike_sa: IkeSaConfig {
+                lifetime: Duration::from_secs(4 * 3600),
+                reauthenticate: None,
             },
             ike: IkeSuite::default(),
             esp: EspSuite::default(),

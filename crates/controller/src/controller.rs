@@ -372,6 +372,12 @@ impl Controller {
             Command::Up(name) => self.named(id, &name, |tunnel, cx| tunnel.up(id, cx)),
             Command::Down(name) => self.named(id, &name, |tunnel, cx| tunnel.down(Some(id), cx)),
             Command::Rekey(name) => self.named(id, &name, |tunnel, cx| tunnel.rekey(id, cx)),
+            Command::RekeyIke(name) => {
+                self.named(id, &name, |tunnel, cx| tunnel.rekey_ike(id, cx));
+            }
+            Command::Reauthenticate(name) => {
+                self.named(id, &name, |tunnel, cx| tunnel.reauthenticate(id, cx));
+            }
             Command::Status => {
                 let report = Box::new(self.status());
                 self.out

@@ -69,6 +69,16 @@ pub enum EventKind {
         /// The peer's identity.
         peer: String,
     },
+    /// The IKE SA was rekeyed (RFC 7296 §2.18); epochs and traffic go on.
+    IkeRekeyed {
+        /// Whether the peer started it.
+        by_peer: bool,
+    },
+    /// A new IKE SA is made beside the old one, to authenticate anew (RFC 7296 §2.8.3).
+    Reauthenticating {
+        /// Why.
+        reason: String,
+    },
     /// The IKE SA ended.
     IkeClosed {
         /// Why.
@@ -152,6 +162,8 @@ impl EventKind {
             | Self::Negotiating { .. }
             | Self::IkeEstablished { .. }
             | Self::IkeShared { .. }
+            | Self::IkeRekeyed { .. }
+            | Self::Reauthenticating { .. }
             | Self::EpochInstalled { .. }
             | Self::PingSent { .. }
             | Self::PingAnswered { .. }
@@ -186,6 +198,12 @@ impl fmt::Display for EventKind {
                 f.write_str(if *nat { ", behind NAT" } else { "" })
             }
             Self::IkeShared { peer } => write!(f, "uses the IKE SA with {peer}"),
+            Self::IkeRekeyed { by_peer } => write!(
+                f,
+                "IKE SA rekeyed by {}",
+                if *by_peer { "the peer" } else { "this end" }
+            ),
+            Self::Reauthenticating { reason } => write!(f, "authenticating anew: {reason}"),
             Self::IkeClosed { reason } => write!(f, "IKE SA closed: {reason}"),
             Self::EpochInstalled { inbound, outbound } => write!(
                 f,

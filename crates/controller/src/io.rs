@@ -306,6 +306,11 @@ pub enum Command {
     Down(TunnelName),
     /// Negotiate a new epoch now; answered when traffic has switched or the attempt failed.
     Rekey(TunnelName),
+    /// Rekey the IKE SA now (RFC 7296 §2.18); answered when it has new keys or was refused.
+    RekeyIke(TunnelName),
+    /// Make a new IKE SA beside the old one now (RFC 7296 §2.8.3); answered when traffic has switched
+    /// to an epoch of it or the attempt failed.
+    Reauthenticate(TunnelName),
     /// Tell all.
     Status,
     /// Delete all SAs, leave or remove the policies as `on-stop` says; answered when done.

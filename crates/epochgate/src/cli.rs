@@ -58,9 +58,18 @@ pub(crate) enum Command {
         tunnel: String,
     },
     /// Negotiate a new epoch now and wait until the traffic has switched to it.
+    ///
+    /// With --ike or --reauthenticate it is about the IKE SA.
     Rekey {
         /// The tunnel's name.
         tunnel: String,
+        /// Rekey the IKE SA instead; epochs and traffic go on.
+        #[arg(long, conflicts_with = "reauthenticate")]
+        ike: bool,
+        /// Make a new IKE SA beside the old one, so that both ends authenticate anew, and wait until
+        /// the traffic has switched to an epoch of it.
+        #[arg(long)]
+        reauthenticate: bool,
         /// How long to wait for it.
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
         timeout: Duration,

@@ -56,12 +56,22 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
             let sentence = format!("{tunnel} is down: no policies, no SAs\n");
             done(request, cli::PATIENCE, sentence)
         }
-        Command::Rekey { tunnel, timeout } => {
-            let request = Request::Rekey {
-                tunnel: tunnel.clone(),
+        Command::Rekey {
+            tunnel,
+            ike,
+            reauthenticate,
+            timeout,
+        } => {
+            let (name, tunnel) = (tunnel.clone(), tunnel.clone());
+            let (request, sentence) = match (ike, reauthenticate) {
+                (true, _) => (Request::RekeyIke { tunnel }, "'s IKE SA has new keys"),
+                (false, true) => (
+                    Request::Reauthenticate { tunnel },
+                    " has switched to a new IKE SA",
+                ),
+                (false, false) => (Request::Rekey { tunnel }, " has switched to a new epoch"),
             };
-            let sentence = format!("{tunnel} has switched to a new epoch\n");
-            done(request, *timeout, sentence)
+            done(request, *timeout, format!("{name}{sentence}\n"))
         }
         Command::Reload => done(
             Request::Reload,

@@ -290,6 +290,10 @@ impl Shell {
             Request::Up { tunnel } => Command::Up(told("start", tunnel)),
             Request::Down { tunnel } => Command::Down(told("go down", tunnel)),
             Request::Rekey { tunnel } => Command::Rekey(told("rekey", tunnel)),
+            Request::RekeyIke { tunnel } => Command::RekeyIke(told("rekey the IKE SA", tunnel)),
+            Request::Reauthenticate { tunnel } => {
+                Command::Reauthenticate(told("authenticate anew", tunnel))
+            }
             Request::Status => Command::Status,
             Request::Reload => {
                 info!(by, "asked to reload the configuration");

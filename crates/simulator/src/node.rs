@@ -148,7 +148,11 @@ impl Node {
                         .is_some_and(|tunnel| tunnel.on_stop == OnStop::Block)
                 });
             }
-            Command::Up(_) | Command::Rekey(_) | Command::Status => {}
+            Command::Up(_)
+            | Command::Rekey(_)
+            | Command::RekeyIke(_)
+            | Command::Reauthenticate(_)
+            | Command::Status => {}
         }
     }
 

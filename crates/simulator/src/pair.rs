@@ -167,6 +167,18 @@ impl Pair {
         self.world.command(node, Command::Rekey(self.name.clone()))
     }
 
+    /// Asks one end to rekey the IKE SA.
+    pub fn rekey_ike(&mut self, node: NodeId) -> CommandId {
+        self.world
+            .command(node, Command::RekeyIke(self.name.clone()))
+    }
+
+    /// Asks one end for a new IKE SA beside the old one.
+    pub fn reauthenticate(&mut self, node: NodeId) -> CommandId {
+        self.world
+            .command(node, Command::Reauthenticate(self.name.clone()))
+    }
+
     /// Packets from the client's inner address to the server's.
     pub fn upward(&mut self, interval: Duration) -> FlowId {
         self.world

@@ -100,7 +100,7 @@ impl Authenticating {
             ctx,
             self.name,
             self.session,
-            Some(self.in_flight),
+            Some(self.in_flight.into()),
             Some(CloseReason::Asked),
         )
     }
@@ -174,6 +174,7 @@ impl Authenticating {
         };
         let agreed = self.offer.accept(&self.config, &payloads);
         let mut established = Established::new(
+            ctx,
             self.name,
             self.session,
             self.config,

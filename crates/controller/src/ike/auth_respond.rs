@@ -233,6 +233,7 @@ impl Half {
             derive: handshake.keys.derive.clone(),
         };
         let mut established = Established::new(
+            ctx,
             name,
             session,
             config,

@@ -15,6 +15,7 @@ use crate::pki::UnixTime;
 use super::limits::{Limits, NONCE_LEN};
 use super::pad::Pad;
 use super::rate::RateLimit;
+use super::sa::{IkeSa, Next};
 use super::sharing::Guests;
 use super::{ChildId, Counters, IkeEvent, IkeOutput, IkeSaId, Peer, TunnelId};
 
@@ -38,6 +39,8 @@ pub(super) struct Context<'a> {
     pub(super) strangers: &'a mut RateLimit,
     pub(super) guests: &'a mut Guests,
     pub(super) last_child: &'a mut u64,
+    /// What a transition leaves behind beside its result.
+    pub(super) beside: &'a mut Vec<IkeSa>,
     pub(super) now: Timestamp,
     /// The wall-clock time, which certificates are judged by, once it was told.
     pub(super) wall_clock: Option<UnixTime>,
@@ -51,7 +54,9 @@ impl Context<'_> {
                 initial_contact: false,
                 ..peer.clone()
             })),
-            IkeEvent::PathChanged(_) | IkeEvent::Closed(_) => Some(event.clone()),
+            IkeEvent::PathChanged(_) | IkeEvent::Rekeyed(_) | IkeEvent::Closed(_) => {
+                Some(event.clone())
+            }
             IkeEvent::Joined(_)
             | IkeEvent::Child(_)
             | IkeEvent::ChildRefused { .. }
@@ -61,6 +66,7 @@ impl Context<'_> {
             | IkeEvent::ChildDeleted(_)
             | IkeEvent::ChildUnknownToPeer(_)
             | IkeEvent::KeepaliveDue(_)
+            | IkeEvent::RekeyRefused(_)
             | IkeEvent::Alive => None,
         };
         let is_over = matches!(event, IkeEvent::Closed(_));
@@ -78,6 +84,11 @@ impl Context<'_> {
         if is_over {
             self.guests.dismiss(sa);
         }
+    }
+
+    /// An IKE SA that goes on by itself, without a name: the one that was rekeyed, or one too many.
+    pub(super) fn leave_beside(&mut self, sa: Next) {
+        self.beside.extend(sa);
     }
 
     /// Sends a message.

@@ -340,15 +340,6 @@ impl Established {
 
     /// Whether and how we agree.
     fn consider(&self, ctx: &mut Context<'_>, payloads: &Payloads) -> Result<Answering, Denial> {
-        let offers_ike = payloads.proposals.as_ref().is_some_and(|offer| {
-            offer
-                .iter()
-                .any(|proposal| proposal.protocol == Protocol::Ike)
-        });
-        if offers_ike {
-            let kind = NotifyType::NO_ADDITIONAL_SAS;
-            return Err(Denial::Refused(kind, Refused::IkeRekey));
-        }
         let replaces = payloads
             .notify(NotifyType::REKEY_SA)
             .map(|rekey| self.rekeyed(rekey))
@@ -485,7 +476,8 @@ fn accept_exchange<'a>(
     }
 }
 
-fn public_value(exchange: &dyn KeyExchange) -> Payload {
+/// The KE payload with our public value.
+pub(super) fn public_value(exchange: &dyn KeyExchange) -> Payload {
     Payload::KeyExchange(KeyExchangePayload {
         method: proposal::method(exchange.group()),
         data: exchange.public_value().to_vec(),

@@ -44,7 +44,7 @@ pub(crate) struct Endpoint {
     /// Responder's IKE SAs before IKE_AUTH.
     half_open: HalfOpens,
     timers: BTreeSet<(Timestamp, IkeSaId)>,
-    /// Those that are over and only repeat their last response.
+    /// Those that are over: they repeat their last response and wait for the peer's Delete.
     lingering: BTreeSet<IkeSaId>,
     established: BTreeSet<(TunnelId, IkeSaId)>,
     cookies: Cookies,
@@ -59,6 +59,8 @@ pub(crate) struct Endpoint {
     last_sa: u64,
     last_child: u64,
     wall_clock: Option<UnixTime>,
+    /// What the transition under way leaves behind beside its result.
+    beside: Vec<IkeSa>,
 }
 
 /// An IKE SA and what the indexes know of it.
@@ -91,6 +93,7 @@ impl Endpoint {
             last_sa: 0,
             last_child: 0,
             wall_clock: None,
+            beside: Vec::new(),
         }
     }
 
@@ -235,6 +238,12 @@ impl Endpoint {
     /// configured. Ends in `Child`, `ChildRefused`, `ChildUnknownToPeer` or `Closed`.
     pub(crate) fn rekey_child(&mut self, sa: IkeSaId, child: ChildId, now: Timestamp) {
         self.order(sa, Order::Rekey(child), now);
+    }
+
+    /// Rekeys the IKE SA (RFC 7296 §1.3.2); it keeps its name. Ends in `Rekeyed`, `RekeyRefused` or
+    /// `Closed`; while the peer has no time for it, it is tried again.
+    pub(crate) fn rekey_ike(&mut self, sa: IkeSaId, now: Timestamp) {
+        self.order(sa, Order::RekeyIke, now);
     }
 
     /// Makes another Child SA (RFC 7296 §1.3.1). Ends in `Child`, `ChildRefused` or `Closed`.
@@ -406,6 +415,10 @@ impl Endpoint {
             Some(_) | None => None,
         };
         self.put(id, next);
+        while let Some(sa) = self.beside.pop() {
+            let id = self.next_id();
+            self.put(id, Some(sa));
+        }
         if let Some(tunnel) = admitted {
             self.limit_sas(tunnel, now);
         }
@@ -430,7 +443,7 @@ impl Endpoint {
             self.step(oldest, now, |sa, ctx| match sa {
                 IkeSa::Established(it) => {
                     ctx.event(it.name, IkeEvent::Closed(CloseReason::Failed(reason)));
-                    let earlier = it.outstanding.map(|it| it.in_flight);
+                    let earlier = it.outstanding.map(Into::into);
                     Closing::start(ctx, it.name, it.session, earlier, None)
                 }
                 other => Some(other),
@@ -478,17 +491,18 @@ impl Endpoint {
         if let IkeSa::HalfOpen(it) = &slot.sa {
             self.half_open.insert(it.key(), id, it.source());
         }
+        if slot.sa.is_over() {
+            self.lingering.insert(id);
+        }
         match &slot.sa {
-            IkeSa::Lingering(_) => {
-                self.lingering.insert(id);
-            }
             IkeSa::Established(it) => {
                 self.established.insert((it.name.tunnel, id));
             }
             IkeSa::Initiating(_)
             | IkeSa::HalfOpen(_)
             | IkeSa::Authenticating(_)
-            | IkeSa::Closing(_) => {}
+            | IkeSa::Closing(_)
+            | IkeSa::Lingering(_) => {}
         }
         self.sas.insert(id, slot);
         if self.lingering.len() > self.limits.lingering_max
@@ -508,6 +522,7 @@ impl Endpoint {
             strangers: &mut self.strangers,
             guests: &mut self.guests,
             last_child: &mut self.last_child,
+            beside: &mut self.beside,
             now,
             wall_clock: self.wall_clock,
         }

@@ -14,7 +14,10 @@ use crate::{Secret, Timestamp};
 use super::auth::malformed;
 use super::context::{Context, Name};
 use super::create_child::Creating;
-use super::informational::{Closing, Lingering};
+use super::ike_rekey::{self, IkeRekeying};
+use super::informational::{Closing, Earlier, Lingering};
+use super::init::only;
+use super::lifetime::{Due, Lifetime};
 use super::limits::TASKS_MAX;
 use super::payloads::{Fault, Payloads};
 use super::proposal::IkeAlgorithms;
@@ -46,6 +49,7 @@ pub(super) struct ChildRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Rekey(ChildId),
+    RekeyIke,
     New(TunnelId),
     Delete(ChildId),
     /// A Child SA that only the peer believes in.
@@ -56,6 +60,7 @@ pub(super) enum Task {
 /// What was asked.
 pub(super) enum Asked {
     Create(Box<Creating>),
+    RekeyIke(Box<IkeRekeying>),
     Delete(ChildId),
     DeleteUnwanted,
     Liveness,
@@ -65,6 +70,20 @@ pub(super) enum Asked {
 pub(super) struct Outstanding {
     pub(super) in_flight: InFlight,
     pub(super) asked: Asked,
+}
+
+impl From<Outstanding> for Earlier {
+    fn from(outstanding: Outstanding) -> Self {
+        let Outstanding { in_flight, asked } = outstanding;
+        let rekeying = match asked {
+            Asked::RekeyIke(rekeying) => Some(rekeying),
+            Asked::Create(_) | Asked::Delete(_) | Asked::DeleteUnwanted | Asked::Liveness => None,
+        };
+        Self {
+            in_flight,
+            rekeying,
+        }
+    }
 }
 
 /// An answer that waits until the kernel has the Child SA.
@@ -86,6 +105,7 @@ pub(super) struct Established {
     pub(super) seed: ChildSeed,
     pub(super) epochgate: bool,
     pub(super) since: Timestamp,
+    pub(super) lifetime: Lifetime,
     pub(super) children: BTreeMap<ChildId, ChildRecord>,
     pub(super) outstanding: Option<Outstanding>,
     pub(super) tasks: VecDeque<Task>,
@@ -93,7 +113,12 @@ pub(super) struct Established {
 }
 
 impl Established {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what the exchanges before gave, each thing once"
+    )]
     pub(super) fn new(
+        ctx: &Context<'_>,
         name: Name,
         session: Session,
         config: Arc<TunnelConfig>,
@@ -102,6 +127,7 @@ impl Established {
         peer: &Peer,
         since: Timestamp,
     ) -> Self {
+        let lifetime = Lifetime::begin(ctx, &config);
         Self {
             name,
             session,
@@ -110,6 +136,7 @@ impl Established {
             seed,
             epochgate: peer.epochgate,
             since,
+            lifetime,
             children: BTreeMap::new(),
             outstanding: None,
             tasks: VecDeque::new(),
@@ -163,6 +190,12 @@ impl Established {
                     self.refuse(ctx, tunnel, Some(child), ChildError::Temporary);
                 }
             }
+            Order::RekeyIke => {
+                // A full queue is no reason to forget it: the IKE SA's own timer comes.
+                if !self.is_asking(|asked| matches!(asked, Asked::RekeyIke(_))) {
+                    self.enqueue(Task::RekeyIke);
+                }
+            }
             Order::New(tunnel) => {
                 if !self.enqueue(Task::New(tunnel)) {
                     self.refuse(ctx, tunnel, None, ChildError::Temporary);
@@ -196,7 +229,7 @@ impl Established {
                 {
                     return self.broken(ctx, &error);
                 }
-                let earlier = self.outstanding.map(|it| it.in_flight);
+                let earlier = self.outstanding.map(Into::into);
                 let tell = Some(CloseReason::Asked);
                 return Closing::start(ctx, self.name, self.session, earlier, tell);
             }
@@ -302,6 +335,7 @@ impl Established {
         retransmission
             .into_iter()
             .chain(redundant)
+            .chain(Some(self.lifetime.next_timeout()))
             .chain(self.session.next_timeout(&self.config.path))
             .min()
     }
@@ -317,6 +351,18 @@ impl Established {
         self.session.handle_timeout(ctx.now);
         if self.session.take_keepalive(&self.config.path, ctx.now) {
             ctx.event(self.name, IkeEvent::KeepaliveDue(self.session.path));
+        }
+        match self.lifetime.poll(ctx.now) {
+            Due::Nothing => {}
+            Due::Rekey => {
+                self.enqueue(Task::RekeyIke);
+            }
+            Due::Expiry => {
+                let reason = "its lifetime is over, and the peer did not rekey it".to_owned();
+                ctx.event(self.name, IkeEvent::Closed(CloseReason::Failed(reason)));
+                let earlier = self.outstanding.map(Into::into);
+                return Closing::start(ctx, self.name, self.session, earlier, None);
+            }
         }
         let mut overdue = Vec::new();
         for (id, child) in &mut self.children {
@@ -381,6 +427,16 @@ impl Established {
             Err(Fault::Syntax) => return self.malformed_request(ctx, request.reply_to),
         };
         match request.exchange {
+            ExchangeType::CreateChildSa if ike_rekey::is_offered(&payloads) => {
+                self.answer_ike_rekey(ctx, request.reply_to, &payloads)
+            }
+            // While we rekey the IKE SA, no Child SA is made on it (RFC 7296 §2.25.2).
+            ExchangeType::CreateChildSa
+                if self.is_asking(|asked| matches!(asked, Asked::RekeyIke(_))) =>
+            {
+                let busy = only(NotifyType::TEMPORARY_FAILURE);
+                self.respond(ctx, request.reply_to, &busy)
+            }
             ExchangeType::CreateChildSa => self.answer_create(ctx, request.reply_to, payloads),
             ExchangeType::Informational => {
                 self.answer_informational(ctx, request.reply_to, &payloads)
@@ -417,6 +473,9 @@ impl Established {
         }
         match asked {
             Asked::Create(creating) => return self.conclude_create(ctx, *creating, payloads),
+            Asked::RekeyIke(rekeying) => {
+                return self.conclude_ike_rekey(ctx, *rekeying, &payloads);
+            }
             Asked::Delete(child) => {
                 if let Some(record) = self.children.remove(&child) {
                     let name = self.name_for(record.tunnel);
@@ -449,6 +508,10 @@ impl Established {
             .as_ref()
             .is_some_and(|kept| kept.reply_to.exchange() == ExchangeType::IkeAuth);
         while self.outstanding.is_none() && !authenticating {
+            // A Child SA that is being made is finished first: the peer would refuse (§2.25.1).
+            if self.kept.is_some() && self.tasks.front() == Some(&Task::RekeyIke) {
+                break;
+            }
             let Some(task) = self.tasks.pop_front() else {
                 break;
             };
@@ -472,6 +535,7 @@ impl Established {
                     Ok(())
                 }
             },
+            Task::RekeyIke => self.start_ike_rekey(ctx, None, 0),
             Task::New(tunnel) => self.start_create(ctx, tunnel, None, None, 0),
             Task::Delete(child) => match self.children.get(&child) {
                 Some(record) => {

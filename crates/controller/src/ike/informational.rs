@@ -7,6 +7,7 @@ use crate::io::Datagram;
 
 use super::context::{Context, Name};
 use super::established::{Asked, Established, Outstanding, Task};
+use super::ike_rekey::IkeRekeying;
 use super::init::only;
 use super::payloads::Payloads;
 use super::sa::{IkeSa, Next};
@@ -36,7 +37,7 @@ impl Established {
             );
         }
         if payloads.deletes.contains(&Delete::IkeSa) {
-            return self.finish(ctx, reply_to, &[], CloseReason::DeletedByPeer);
+            return self.ike_deleted(ctx, reply_to);
         }
         let mut ours = Vec::new();
         for spi in payloads.deletes.iter().flat_map(esp_spis) {
@@ -81,25 +82,40 @@ fn esp_spis(delete: &Delete) -> impl Iterator<Item = u32> {
     spis.iter().copied()
 }
 
-/// Our Delete of the IKE SA is on its way.
-#[derive(Debug)]
+/// An IKE SA that is about to be deleted, by us or by the peer.
 pub(super) struct Closing {
     pub(super) name: Name,
     pub(super) session: Session,
-    in_flight: InFlight,
     step: Step,
     /// What the tunnel hears at the end, unless it has been told.
     tell: Option<CloseReason>,
 }
 
-/// What is in flight.
-#[derive(Debug)]
+/// What it waits for.
 enum Step {
-    /// An earlier request: the window is 1, so the Delete must wait (RFC 7296 §2.3), but only
-    /// until then.
-    Earlier(Timestamp),
-    /// The Delete.
-    Delete,
+    /// The answer to an earlier request: the window is 1, so our Delete must wait (RFC 7296 §2.3),
+    /// but only until then.
+    Earlier { earlier: Earlier, until: Timestamp },
+    /// The answer to our Delete.
+    Delete(InFlight),
+    /// The peer's Delete of what it has rekeyed (RFC 7296 §2.8), but only until then.
+    PeerDeletes(Timestamp),
+}
+
+/// A request that was in flight when the IKE SA was closed.
+pub(super) struct Earlier {
+    pub(super) in_flight: InFlight,
+    /// If it was to rekey the IKE SA, there may be a successor to delete.
+    pub(super) rekeying: Option<Box<IkeRekeying>>,
+}
+
+impl From<InFlight> for Earlier {
+    fn from(in_flight: InFlight) -> Self {
+        Self {
+            in_flight,
+            rekeying: None,
+        }
+    }
 }
 
 impl Closing {
@@ -108,29 +124,42 @@ impl Closing {
         ctx: &mut Context<'_>,
         name: Name,
         session: Session,
-        earlier: Option<InFlight>,
+        earlier: Option<Earlier>,
         tell: Option<CloseReason>,
     ) -> Next {
         match earlier {
-            Some(in_flight) => Some(IkeSa::Closing(Box::new(Self {
-                name,
-                session,
-                in_flight,
-                step: Step::Earlier(ctx.now + ctx.limits.farewell_patience),
-                tell,
-            }))),
+            Some(earlier) => {
+                let until = ctx.now + ctx.limits.farewell_patience;
+                let step = Step::Earlier { earlier, until };
+                Self::wait(name, session, step, tell)
+            }
             None => Self::send_delete(ctx, name, session, tell),
         }
     }
 
     /// The Delete is in flight already and the tunnel knows.
     pub(super) fn told(name: Name, session: Session, in_flight: InFlight) -> Next {
+        Self::wait(name, session, Step::Delete(in_flight), None)
+    }
+
+    /// Deletes an IKE SA that a rekey left over; no tunnel knows it.
+    pub(super) fn unnamed(ctx: &mut Context<'_>, name: Name, session: Session) -> Next {
+        Self::send_delete(ctx, name, session, None)
+    }
+
+    /// Leaves an IKE SA that a rekey of the peer's left over for the peer to delete. It may repeat
+    /// its request for as long as any IKE SA lingers.
+    pub(super) fn replaced(ctx: &Context<'_>, name: Name, session: Session) -> Next {
+        let step = Step::PeerDeletes(ctx.now + ctx.limits.linger);
+        Self::wait(name, session, step, None)
+    }
+
+    fn wait(name: Name, session: Session, step: Step, tell: Option<CloseReason>) -> Next {
         Some(IkeSa::Closing(Box::new(Self {
             name,
             session,
-            in_flight,
-            step: Step::Delete,
-            tell: None,
+            step,
+            tell,
         })))
     }
 
@@ -143,13 +172,7 @@ impl Closing {
         let payloads = [Payload::Delete(Delete::IkeSa)];
         let schedule = ctx.limits.farewell;
         match session.request(ctx, ExchangeType::Informational, &payloads, schedule) {
-            Ok(in_flight) => Some(IkeSa::Closing(Box::new(Self {
-                name,
-                session,
-                in_flight,
-                step: Step::Delete,
-                tell,
-            }))),
+            Ok(in_flight) => Self::wait(name, session, Step::Delete(in_flight), tell),
             Err(_) => {
                 tell_tunnel(ctx, name, tell);
                 None
@@ -162,23 +185,61 @@ impl Closing {
         self.tell.is_some()
     }
 
+    /// Whether only the peer has something left to do.
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self.step, Step::PeerDeletes(_))
+    }
+
     pub(super) fn next_timeout(&self) -> Timestamp {
-        match self.step {
-            Step::Earlier(until) => self.in_flight.due().min(until),
-            Step::Delete => self.in_flight.due(),
+        match &self.step {
+            Step::Earlier { earlier, until } => earlier.in_flight.due().min(*until),
+            Step::Delete(in_flight) => in_flight.due(),
+            Step::PeerDeletes(until) => *until,
         }
     }
 
     pub(super) fn handle_timeout(mut self, ctx: &mut Context<'_>) -> Next {
-        let patience_over = match self.step {
-            Step::Earlier(until) => until <= ctx.now,
-            Step::Delete => false,
+        let path = &self.session.path;
+        let goes_on = match &mut self.step {
+            Step::Earlier { earlier, until } => {
+                ctx.now < *until && earlier.in_flight.poll(ctx, path)
+            }
+            Step::Delete(in_flight) => in_flight.poll(ctx, path),
+            Step::PeerDeletes(until) if ctx.now < *until => true,
+            // The peer has forgotten to.
+            Step::PeerDeletes(_) => {
+                return Self::send_delete(ctx, self.name, self.session, self.tell);
+            }
         };
-        if patience_over || !self.in_flight.poll(ctx, &self.session.path) {
-            tell_tunnel(ctx, self.name, self.tell);
-            return None;
+        if goes_on {
+            return self.stay();
         }
-        self.stay()
+        self.over(ctx, None);
+        None
+    }
+
+    /// Tells the tunnel, and cleans up what an unfinished rekey made.
+    fn over(self, ctx: &mut Context<'_>, response: Option<&Payloads>) -> Session {
+        tell_tunnel(ctx, self.name, self.tell);
+        Self::abandon(ctx, self.name, &self.session, self.step, response);
+        self.session
+    }
+
+    fn abandon(
+        ctx: &mut Context<'_>,
+        name: Name,
+        session: &Session,
+        step: Step,
+        response: Option<&Payloads>,
+    ) {
+        match step {
+            Step::Earlier { earlier, .. } => {
+                if let Some(rekeying) = earlier.rekeying {
+                    rekeying.abandon(ctx, name, session, response);
+                }
+            }
+            Step::Delete(_) | Step::PeerDeletes(_) => {}
+        }
     }
 
     pub(super) fn handle_message(
@@ -187,14 +248,20 @@ impl Closing {
         message: &Message,
         datagram: &Datagram,
     ) -> Next {
-        let received = self
-            .session
-            .receive(ctx, message, datagram, Some(&self.in_flight));
-        match received {
+        let in_flight = match &self.step {
+            Step::Earlier { earlier, .. } => Some(&earlier.in_flight),
+            Step::Delete(in_flight) => Some(in_flight),
+            Step::PeerDeletes(_) => None,
+        };
+        match self.session.receive(ctx, message, datagram, in_flight) {
             Received::Nothing => self.stay(),
-            Received::Response(_) => match self.step {
-                Step::Earlier(_) => Self::send_delete(ctx, self.name, self.session, self.tell),
-                Step::Delete => {
+            Received::Response(payloads) => match self.step {
+                Step::Earlier { .. } => {
+                    let response = payloads.as_ref().ok();
+                    Self::abandon(ctx, self.name, &self.session, self.step, response);
+                    Self::send_delete(ctx, self.name, self.session, self.tell)
+                }
+                Step::Delete(_) | Step::PeerDeletes(_) => {
                     tell_tunnel(ctx, self.name, self.tell);
                     None
                 }
@@ -225,11 +292,11 @@ impl Closing {
         match (sent, is_over) {
             (Ok(()), false) => self.stay(),
             (Ok(()), true) => {
-                tell_tunnel(ctx, self.name, self.tell);
-                Lingering::start(ctx, self.session)
+                let session = self.over(ctx, None);
+                Lingering::start(ctx, session)
             }
             (Err(_), _) => {
-                tell_tunnel(ctx, self.name, self.tell);
+                self.over(ctx, None);
                 None
             }
         }

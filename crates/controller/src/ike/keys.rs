@@ -73,12 +73,43 @@ impl IkeKeys {
         let mut key = [nonces.initiator, nonces.responder].concat();
         let seed = crypto.prf(prf, &key, &[shared.expose()]);
         key.zeroize();
+        Self::from_seed(crypto, prf, cipher, &seed, nonces, spis)
+    }
+
+    /// Keys of an IKE SA that succeeds another (RFC 7296 §2.18). The exchange belongs to the old
+    /// one, and so does the PRF that makes SKEYSEED of its SK_d; `prf` is the new one's.
+    pub(super) fn succeed(
+        crypto: &dyn Crypto,
+        old: (Prf, &Secret),
+        (prf, cipher): (Prf, Cipher),
+        shared: &Secret,
+        nonces: Nonces<'_>,
+        spis: &IkeSpis,
+    ) -> Self {
+        let (old_prf, derive) = old;
+        let seed = crypto.prf(
+            old_prf,
+            derive.expose(),
+            &[shared.expose(), nonces.initiator, nonces.responder],
+        );
+        Self::from_seed(crypto, prf, cipher, &seed, nonces, spis)
+    }
+
+    /// `prf+ (SKEYSEED, Ni | Nr | SPIi | SPIr)`.
+    fn from_seed(
+        crypto: &dyn Crypto,
+        prf: Prf,
+        cipher: Cipher,
+        seed: &Secret,
+        nonces: Nonces<'_>,
+        spis: &IkeSpis,
+    ) -> Self {
         let (prf_len, integrity_len) = (prf.output_len(), cipher.integrity_key_len());
         let encryption_len = cipher.key_len() + cipher.salt_len();
         let mut stream = expand(
             crypto,
             prf,
-            &seed,
+            seed,
             &[
                 nonces.initiator,
                 nonces.responder,

@@ -19,9 +19,11 @@ mod fragment;
 pub(crate) mod fuzzing;
 mod half_open;
 mod identity;
+mod ike_rekey;
 mod informational;
 mod init;
 mod keys;
+mod lifetime;
 mod limits;
 mod nat_detection;
 mod pad;
@@ -208,6 +210,10 @@ pub(crate) enum IkeEvent {
     /// We are behind a NAT and have sent no IKE message on this path for `path.nat-keepalive`: if
     /// no ESP was sent either, a keepalive is due (RFC 3948 §4).
     KeepaliveDue(Path),
+    /// The IKE SA has new SPIs and keys; its Child SAs go on (RFC 7296 §2.18).
+    Rekeyed(Side),
+    /// The peer does not rekey the IKE SA: before its lifetime is over there must be another one.
+    RekeyRefused(ChildError),
     /// The IKE SA is over, and all its Child SAs with it.
     Closed(CloseReason),
 }

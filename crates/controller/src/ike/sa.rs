@@ -38,6 +38,8 @@ pub(super) type Next = Option<IkeSa>;
 pub(super) enum Order {
     /// Rekey this Child SA.
     Rekey(ChildId),
+    /// Rekey the IKE SA itself.
+    RekeyIke,
     /// Make a Child SA for this tunnel.
     New(TunnelId),
     /// This tunnel uses the IKE SA no longer: end what it has there.
@@ -89,6 +91,18 @@ impl IkeSa {
             | Self::Authenticating(_)
             | Self::Closing(_)
             | Self::Lingering(_) => None,
+        }
+    }
+
+    /// Whether it only answers what is still to come, and nobody would miss it much.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Lingering(_) => true,
+            Self::Closing(it) => it.is_replaced(),
+            Self::Initiating(_)
+            | Self::HalfOpen(_)
+            | Self::Authenticating(_)
+            | Self::Established(_) => false,
         }
     }
 
@@ -161,6 +175,7 @@ impl IkeSa {
                 | Self::Closing(_)
                 | Self::Lingering(_)),
                 Order::Rekey(_)
+                | Order::RekeyIke
                 | Order::New(_)
                 | Order::Leave(_)
                 | Order::Delete(_)

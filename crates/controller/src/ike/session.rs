@@ -125,6 +125,33 @@ impl Session {
         }
     }
 
+    /// The session of the IKE SA that a rekey of this one made: same ends, same path, everything
+    /// that was negotiated about the way of messages; message IDs begin at 0 on both sides
+    /// (RFC 7296 §2.2, §2.18).
+    pub(super) fn successor(
+        &self,
+        spis: IkeSpis,
+        part: Part,
+        cipher: Cipher,
+        keys: &IkeKeys,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            spis,
+            part,
+            path: self.path,
+            nat: self.nat,
+            protection: Protection::new(cipher, keys, part),
+            next_request: 0,
+            expected_request: 0,
+            answered: None,
+            transport: self.transport,
+            partial_request: None,
+            partial_response: None,
+            quiet_since: now,
+        }
+    }
+
     /// The SPI that we chose.
     pub(super) fn our_spi(&self) -> IkeSpi {
         match self.part {

@@ -240,7 +240,7 @@ impl Tunnel {
             |wish| match wish {
                 Wish::Open => true,
                 Wish::SwitchBeyond(number) => open > number,
-                Wish::Removed => false,
+                Wish::IkeRekeyed | Wish::Removed => false,
             },
             &CommandOutcome::Done,
             cx,

@@ -122,7 +122,7 @@ impl Tunnel {
 
     /// Moves to the newest IKE SA that a sibling has made with the same peer, if it is newer than
     /// this tunnel's own. Unless the peer refused to have this tunnel's Child SA there the last time.
-    fn join(&mut self, own: Option<IkeSaId>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn join(&mut self, own: Option<IkeSaId>, cx: &mut Context<'_>) -> bool {
         if std::mem::take(&mut self.solitary) || !self.may_connect() {
             return false;
         }
@@ -138,6 +138,7 @@ impl Tunnel {
             self.sessions.push(Session {
                 id: session,
                 peer: None,
+                renew_at: None,
             });
         }
         self.effort = Effort::Connecting {
@@ -154,7 +155,7 @@ impl Tunnel {
     }
 
     /// Whether this end may start an IKE SA: it must know where, and be allowed or asked to.
-    fn may_connect(&self) -> bool {
+    pub(super) fn may_connect(&self) -> bool {
         let allowed = match self.config.start {
             Start::OnDemand | Start::Always => true,
             Start::Listen => self.operator_waits(),
@@ -163,7 +164,7 @@ impl Tunnel {
     }
 
     /// The newest established IKE SA.
-    fn live_session(&self) -> Option<IkeSaId> {
+    pub(super) fn live_session(&self) -> Option<IkeSaId> {
         let established = self
             .sessions
             .iter()
@@ -199,7 +200,7 @@ impl Tunnel {
         };
     }
 
-    fn connect(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
         let Some(remote) = self.config.remote.address else {
             return;
         };
@@ -248,6 +249,7 @@ impl Tunnel {
         self.sessions.push(Session {
             id: session,
             peer: None,
+            renew_at: None,
         });
         self.effort = Effort::Connecting {
             session,

@@ -12,6 +12,7 @@ mod path;
 mod ping;
 pub(crate) mod policies;
 mod proof;
+mod renewal;
 mod report;
 mod session;
 
@@ -74,6 +75,7 @@ pub(crate) enum Awaited {
 enum Wish {
     Open,
     SwitchBeyond(EpochNumber),
+    IkeRekeyed,
     Removed,
 }
 
@@ -83,6 +85,8 @@ struct Session {
     id: IkeSaId,
     /// Known once it is established.
     peer: Option<Peer>,
+    /// When a new one is to be made beside it.
+    renew_at: Option<Timestamp>,
 }
 
 /// Numbers for `status`.
@@ -329,9 +333,8 @@ impl Tunnel {
             Gate::Present(present) => Some(present.again),
         };
         let mut at = |time: Timestamp| due = Some(due.map_or(time, |due| due.min(time)));
-        if let Some(time) = self.effort.due() {
-            at(time);
-        }
+        let others = [self.effort.due(), self.renewal_due()];
+        others.into_iter().flatten().for_each(&mut at);
         for epoch in &self.epochs {
             if !epoch.is_draining() {
                 epoch.retire_at.into_iter().for_each(&mut at);
@@ -377,6 +380,7 @@ impl Tunnel {
         self.settle(cx);
         self.sweep(cx);
         self.effort_timeout(cx);
+        self.renewal_timeout(cx);
     }
 
     fn epoch(&self, number: EpochNumber) -> Option<&Epoch> {

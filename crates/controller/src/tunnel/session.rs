@@ -3,12 +3,12 @@
 use super::epoch::{Check, Epoch, Proving, Stage, Usable};
 use super::gate::{Gate, Position};
 use super::ladder::Effort;
-use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel};
+use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel, Wish};
 use crate::Timestamp;
 use crate::config::Start;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Refused, Side};
-use crate::io::{SaId, XfrmOp};
+use crate::io::{CommandOutcome, SaId, XfrmOp};
 use crate::outbox::Owner;
 
 /// Longest that an inbound SA stays whose deletion the peer does not confirm.
@@ -38,6 +38,16 @@ impl Tunnel {
             // find out whether its path still works.
             IkeEvent::PathChanged(_) => {}
             IkeEvent::KeepaliveDue(path) => self.keepalive_due(path, cx),
+            IkeEvent::Rekeyed(by) => {
+                let by_peer = by == Side::Peer;
+                self.event(cx, None, EventKind::IkeRekeyed { by_peer });
+                self.answer_all(
+                    |wish| matches!(wish, Wish::IkeRekeyed),
+                    &CommandOutcome::Done,
+                    cx,
+                );
+            }
+            IkeEvent::RekeyRefused(error) => self.ike_rekey_refused(session, error, cx),
             IkeEvent::Closed(reason) => self.closed(session, &reason, cx),
         }
         self.settle(cx);
@@ -72,8 +82,12 @@ impl Tunnel {
     }
 
     fn know_session(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
+        let renew_at = self.renewal_after_now(cx);
         match self.sessions.iter_mut().find(|known| known.id == session) {
-            Some(known) => known.peer = Some(peer),
+            Some(known) => {
+                known.peer = Some(peer);
+                known.renew_at = renew_at;
+            }
             None => {
                 if self.sessions.len() >= SESSIONS_MAX {
                     self.forget_spare_session(cx);
@@ -81,6 +95,7 @@ impl Tunnel {
                 self.sessions.push(Session {
                     id: session,
                     peer: Some(peer),
+                    renew_at,
                 });
             }
         }
@@ -348,10 +363,11 @@ impl Tunnel {
             }
             // Not our answers to an offer.
             Refused::Child(ChildError::Temporary | ChildError::Nonsense) => return,
-            Refused::IkeRekey => "the peer wants to rekey the IKE SA, which epochgate does not do \
-                 (NO_ADDITIONAL_SAS); traffic will be held while it builds a new one: switch IKE \
-                 rekeying off there"
-                .to_owned(),
+            Refused::IkeRekey => {
+                "the peer's IKE algorithms for a rekey of the IKE SA meet none of \
+                 ours (NO_PROPOSAL_CHOSEN): make `algorithms.ike` of both ends meet"
+                    .to_owned()
+            }
         };
         self.attention(reason, cx);
     }
@@ -452,6 +468,11 @@ impl Tunnel {
                 },
             );
         }
+        self.answer_all(
+            |wish| matches!(wish, Wish::IkeRekeyed),
+            &CommandOutcome::Failed(format!("tunnel {}: {text}", self.config.name)),
+            cx,
+        );
         self.settle(cx);
         if connecting || rekeying {
             self.effort_failed(text, cx);

@@ -49,7 +49,11 @@ impl World {
     pub fn command(&mut self, id: NodeId, command: Command) -> CommandId {
         match &command {
             Command::Down(_) | Command::Shutdown => self.whole = false,
-            Command::Up(_) | Command::Rekey(_) | Command::Status => {}
+            Command::Up(_)
+            | Command::Rekey(_)
+            | Command::RekeyIke(_)
+            | Command::Reauthenticate(_)
+            | Command::Status => {}
         }
         self.remember(|| format!("{id:?} asked for {command:?}"));
         let node = &mut self.nodes[id.0];

@@ -315,28 +315,6 @@ fn a_child_that_the_peer_has_forgotten_is_reported() {
 }
 
 #[test]
-fn a_request_to_rekey_the_ike_sa_is_refused() {
-    let mut pair = Pair::established();
-    let mut offer: Proposal = proposal::offer_ike(&config(End::Client).ike, &[]).remove(0);
-    offer.spi = vec![7; 8];
-    let answer = pair.ask(
-        End::Client,
-        ExchangeType::CreateChildSa,
-        &[
-            Payload::SecurityAssociation(vec![offer]),
-            Payload::Nonce(Nonce::new(vec![1; 32]).unwrap()),
-        ],
-    );
-    assert_eq!(notifies(&answer), [NotifyType::NO_ADDITIONAL_SAS]);
-    assert!(pair.server.is_established());
-    let last = pair.server.events.last();
-    assert!(matches!(
-        last,
-        Some(IkeEvent::OfferRefused(Refused::IkeRekey))
-    ));
-}
-
-#[test]
 fn transport_mode_is_answered_in_tunnel_mode() {
     let mut pair = Pair::established();
     let networks = config(End::Client);

@@ -14,7 +14,7 @@ impl Pair {
     }
 
     /// Pairs of inbound and outbound SPIs, the client's view of both.
-    fn spis(&self) -> [Vec<(u32, u32)>; 2] {
+    pub(super) fn spis(&self) -> [Vec<(u32, u32)>; 2] {
         let sort = |mut pairs: Vec<_>| {
             pairs.sort_unstable();
             pairs

@@ -104,8 +104,8 @@ fn ten_thousand_mutated_datagrams_change_nothing() {
 
     // What was half open goes, and the IKE SA works as before.
     pair.run(Duration::from_secs(40));
-    assert_eq!(pair.server.endpoint.next_timeout(), None);
-    assert_eq!(pair.client.endpoint.next_timeout(), None);
+    assert_eq!(pair.server.endpoint.len(), 1);
+    assert_eq!(pair.client.endpoint.len(), 1);
     let (sa, now, child) = (pair.client.sa(), pair.now, pair.client.child().id);
     pair.client.endpoint.rekey_child(sa, child, now);
     pair.settle();

@@ -14,6 +14,8 @@ mod faults;
 mod fragmentation;
 mod handshake;
 mod hostile;
+mod ike_collisions;
+mod ike_rekey;
 mod informational;
 mod key_derivation;
 mod nat;
@@ -404,6 +406,8 @@ impl Pair {
                         | IkeEvent::ChildRedundant(_)
                         | IkeEvent::PathChanged(_)
                         | IkeEvent::KeepaliveDue(_)
+                        | IkeEvent::Rekeyed(_)
+                        | IkeEvent::RekeyRefused(_)
                         | IkeEvent::Closed(_) => {}
                     }
                     host.events.push(event);
