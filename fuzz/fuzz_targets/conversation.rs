@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use epochgate_controller::crypto::Crypto;
+use epochgate_controller::fuzzing::{SEED, conversation};
 use epochgate_crypto::Ring;
 
 use crate::crypto::Seeded;
@@ -18,6 +19,6 @@ mod random;
 
 libfuzzer_sys::fuzz_target!(|script: &[u8]| {
     // SPIs and nonces are the same in every run: what was found can be found again.
-    let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), Random::new(1)));
-    epochgate_controller::fuzzing::conversation(&crypto, script);
+    let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), Random::new(SEED)));
+    conversation(&crypto, script);
 });

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use epochgate_controller::Secret;
 use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, KeyExchange, Prf};
 
-use crate::random::Random;
+use super::random::Random;
 
 /// A provider with the seed's randomness.
 pub(crate) struct Seeded {

@@ -16,10 +16,15 @@ mod conversation;
 mod host;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod seeded;
 
 use epochgate_ike_wire::{Header, Message, PayloadType, decode_payloads, encode_payloads};
 
 pub use conversation::conversation;
+
+/// Where the randomness of a conversation begins.
+pub const SEED: u64 = 1;
 
 /// Any datagram: it is refused, or what was read from it can be written and read again as the same.
 pub fn codec(datagram: &[u8]) {

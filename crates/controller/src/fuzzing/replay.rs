@@ -11,6 +11,9 @@ use std::sync::Arc;
 use crate::crypto::Crypto;
 use crate::ring_provider::Ring;
 
+use super::seeded::crypto::Seeded;
+use super::seeded::random::Random;
+
 /// Runs every file of a corpus and says how many there were.
 fn replay(corpus: &str, target: impl Fn(&[u8])) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
