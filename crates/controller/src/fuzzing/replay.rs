@@ -44,8 +44,9 @@ fn the_corpus_of_decrypted_payloads_is_read_without_a_fault() {
 
 #[test]
 fn the_corpus_of_conversations_is_survived() {
-    let crypto: Arc<dyn Crypto> = Arc::new(Ring::new());
     replay("conversation", |script| {
-        super::conversation(&crypto, script)
+        let random = Random::new(super::SEED);
+        let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), random));
+        super::conversation(&crypto, script);
     });
 }

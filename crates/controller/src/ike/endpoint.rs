@@ -292,6 +292,22 @@ impl Endpoint {
         self.sas.len()
     }
 
+    /// Entries of everything that it keeps.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        [
+            self.sas.len(),
+            self.by_spi.len(),
+            self.half_open.len(),
+            self.timers.len(),
+            self.lingering.len(),
+            self.established.len(),
+            self.outputs.len(),
+        ]
+        .iter()
+        .sum()
+    }
+
     /// All IKE SAs, oldest first.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn states(&mut self) -> impl Iterator<Item = &mut IkeSa> {

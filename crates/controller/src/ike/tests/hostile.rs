@@ -113,33 +113,6 @@ fn ten_thousand_mutated_datagrams_change_nothing() {
 }
 
 #[test]
-fn a_flood_of_first_messages_is_bounded() {
-    let limits = Limits::default();
-    let mut pair = Pair::new();
-    let mut random = Random(7);
-    pair.connect();
-    pair.drain(End::Client);
-    let first = pair.sent[0].1.payload.clone();
-    for at in 0..10_000 {
-        let mut payload = first.clone();
-        payload[..8].copy_from_slice(&random.next().to_be_bytes());
-        let datagram = Datagram {
-            local: address(SERVER, 500),
-            remote: address(&format!("203.0.{}.{}", at / 250, at % 250), 500),
-            payload,
-        };
-        pair.deliver(End::Server, &datagram);
-    }
-    let counters = *pair.server.endpoint.counters();
-    let kept = 10_000 - counters.cookies_sent;
-    assert_eq!(kept as usize, limits.half_open.cookie_threshold);
-    // Beside the flood the client gets through, with a cookie.
-    while pair.server.endpoint.poll().is_some() {}
-    pair.settle();
-    pair.assert_same_child();
-}
-
-#[test]
 fn a_message_for_nobody_is_answered_without_protection_and_not_too_often() {
     let (mut pair, seeds) = seeds();
     let lost = seeds

@@ -11,6 +11,7 @@ mod children;
 mod collisions;
 mod failures;
 mod faults;
+mod flood;
 mod fragmentation;
 mod handshake;
 mod hostile;
