@@ -20,6 +20,11 @@ pub const KEYS: &[&str] = &[
     "ike.half-open-max",
     "ike.half-open-per-address",
     "ike.half-open-lifetime",
+    "pool",
+    "pool.NAME",
+    "pool.NAME.networks",
+    "pool.NAME.dns",
+    "pool.NAME.domains",
     "tunnel",
     "tunnel.NAME",
     "tunnel.NAME.role",
@@ -41,6 +46,10 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.path.fragmentation",
     "tunnel.NAME.path.fragment-size",
     "tunnel.NAME.path.nat-keepalive",
+    "tunnel.NAME.virtual",
+    "tunnel.NAME.virtual.request",
+    "tunnel.NAME.virtual.interface",
+    "tunnel.NAME.virtual.pools",
     "tunnel.NAME.ping",
     "tunnel.NAME.ping.source",
     "tunnel.NAME.ping.target",
@@ -231,6 +240,16 @@ pub const TUNNELS_MAX: usize = 30_000;
 pub const NAME_LEN_MAX: usize = 64;
 /// Pairs of one local and one remote network at most; each is three policies in the kernel.
 pub const PAIRS_MAX: usize = 64;
+/// Networks of one pool at most.
+pub const POOL_NETWORKS_MAX: usize = 16;
+/// DNS servers of one pool at most: as many as a client keeps.
+pub const POOL_DNS_MAX: usize = 8;
+/// Domains of one pool at most: as many as a client keeps.
+pub const POOL_DOMAINS_MAX: usize = 16;
+/// Octets of an interface's name at most (`IFNAMSIZ` less its NUL).
+pub const INTERFACE_LEN_MAX: usize = 15;
+/// The interface that gets virtual addresses.
+pub const DEFAULT_VIRTUAL_INTERFACE: &str = "lo";
 /// Octets of a pre-shared key at least: 128 bits, if they are random (RFC 7296 §2.15 asks for as
 /// much as the strongest key that is negotiated).
 pub const PSK_LEN_MIN: usize = 16;

@@ -5,6 +5,7 @@
 //! file: `reader` (tables, types, unknown keys) → `values` (durations, networks, identities) →
 //! `tunnel` (one tunnel and what must fit inside it) → `checks` (what must fit between tunnels).
 
+mod addressing;
 mod algorithms;
 mod checks;
 mod daemon;
@@ -93,6 +94,7 @@ fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink)
     let root = Section::root(schema, table, sink);
     let daemon = daemon::read(&root.section("daemon", sink), sink);
     let half_open = half_open::read(&root.section("ike", sink), sink);
+    let pools = addressing::read_pools(&root.section("pool", sink), sink);
     let mut templates = Templates::new(files, &daemon.policies);
     let named = root.section("tunnel", sink).named(sink);
     if named.len() > TUNNELS_MAX {
@@ -104,7 +106,9 @@ fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink)
     }
     let drafts: Vec<_> = named
         .iter()
-        .filter_map(|(name, section)| tunnel::read(name, section, &mut templates, files, sink))
+        .filter_map(|(name, section)| {
+            tunnel::read(name, section, &pools, &mut templates, files, sink)
+        })
         .collect();
     checks::between_tunnels(&drafts, sink);
     let tunnels = drafts.into_iter().map(|draft| Arc::new(draft.config));

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use epochgate_controller::config::Role;
 use ipnet::IpNet;
 
+use crate::addressing::Virtual;
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::keys::PAIRS_MAX;
 use crate::reader::{At, Section};
@@ -26,6 +27,8 @@ pub(crate) struct Surroundings<'t> {
     pub(crate) remote_address: Option<IpAddr>,
     /// Where the template is named.
     pub(crate) policy_span: Span,
+    /// What one side gets its addresses from, if it gets any.
+    pub(crate) addresses: &'t Virtual,
 }
 
 /// Reads `traffic` and fills it up from the template. `None`: reported.
@@ -35,8 +38,11 @@ pub(crate) fn read(
     sink: &mut Sink,
 ) -> Option<Traffic> {
     let defaults = around.template.default_traffic(around.role);
-    let local = named(section, "local", sink);
-    let remote = named(section, "remote", sink);
+    let mut side = |key| match around.addresses.side() {
+        Some(side) if side == key => assigned(section, key, around.addresses, sink),
+        Some(_) | None => named(section, key, sink),
+    };
+    let (local, remote) = (side("local"), side("remote"));
     let mut fill =
         |key: &str, side: Side, defaults: &[DefaultNetwork], address, other: &Side| match side {
             Side::Named(networks) => Some(networks),
@@ -77,6 +83,20 @@ enum Side {
     Absent,
     Wrong,
     Named(Vec<At<IpNet>>),
+}
+
+/// A side that gets virtual addresses: everything of their IP versions.
+fn assigned(section: &Section<'_>, key: &str, addresses: &Virtual, sink: &mut Sink) -> Side {
+    if section.has(key) {
+        let title = format!("the {key} traffic is what is assigned: it can't be named");
+        sink.error(section.span(), title, format!("{} here", quoted(key)))
+            .also(addresses.span.clone(), "virtual addresses")
+            .help(format!(
+                "remove {key} from traffic, or the section `virtual`"
+            ));
+        return Side::Wrong;
+    }
+    Side::Named(addresses.everything())
 }
 
 fn named(section: &Section<'_>, key: &str, sink: &mut Sink) -> Side {

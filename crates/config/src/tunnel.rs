@@ -9,6 +9,7 @@ use epochgate_controller::config::{
     TunnelConfig, TunnelName,
 };
 
+use crate::addressing::{self, Pools, Virtual};
 use crate::algorithms;
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::files::Files;
@@ -47,6 +48,7 @@ pub(crate) struct Draft {
 pub(crate) fn read(
     name: &At<&str>,
     section: &Section<'_>,
+    pools: &Pools,
     templates: &mut Templates<'_>,
     files: &dyn Files,
     sink: &mut Sink,
@@ -76,6 +78,13 @@ pub(crate) fn read(
     let nat_traversal = read_word(section, "nat-t", &NAT_TRAVERSALS, sink);
     let on_stop = read_word(section, "on-stop", &ON_STOPS, sink);
 
+    let addresses = addressing::read(
+        &section.section("virtual", sink),
+        role,
+        start.as_ref(),
+        pools,
+        sink,
+    );
     let policy = section.text("policy", sink);
     if !section.has("policy") {
         section.missing("policy", "policy = \"site-to-site\"", sink);
@@ -86,13 +95,14 @@ pub(crate) fn read(
     });
     let traffic_section = section.section("traffic", sink);
     let traffic = match (role, &template) {
-        (Some(role), Some((template, policy_span))) => {
+        (Some(role), Some((template, policy_span))) if !addresses.is_wrong => {
             let around = Surroundings {
                 role,
                 template,
                 local_address: local.address.value,
                 remote_address: remote.address.value,
                 policy_span: policy_span.clone(),
+                addresses: &addresses,
             };
             traffic::read(&traffic_section, &around, sink)
         }
@@ -101,6 +111,7 @@ pub(crate) fn read(
     let path = path::read(&section.section("path", sink), sink);
     let epoch = read_epoch(&section.section("epoch", sink), sink);
     let ping_section = section.section("ping", sink);
+    check_ping_source(&ping_section, &addresses, sink);
     let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
     let ike_sa = ike_sa::read(&section.section("ike", sink), sink);
     let suites = section.section("algorithms", sink);
@@ -110,7 +121,11 @@ pub(crate) fn read(
     if sink.count() > before {
         return None;
     }
-    let (role, traffic, (template, _)) = (role?, traffic?, template?);
+    let (role, mut traffic, (template, _)) = (role?, traffic?, template?);
+    if addresses.addressing.pools().is_some() {
+        // Known once they are leased; the pools' own networks are nobody's policies.
+        traffic.remote.clear();
+    }
     let (local_id, remote_id) = (local.id?, remote.id?);
     let networks = |side: &[At<_>]| side.iter().map(|at| at.value).collect();
     let config = TunnelConfig {
@@ -128,7 +143,8 @@ pub(crate) fn read(
         local_traffic: networks(&traffic.local),
         remote_traffic: networks(&traffic.remote),
         template: template.policy,
-        start: start.map_or(default_start(role), |start| start.value),
+        start: start.map_or(default_start(role, &addresses), |start| start.value),
+        addressing: addresses.addressing,
         nat_traversal: nat_traversal.map_or(NatTraversal::Auto, |value| value.value),
         on_stop: on_stop.map_or(OnStop::Block, |value| value.value),
         path,
@@ -146,11 +162,25 @@ pub(crate) fn read(
     })
 }
 
-/// A client starts with its first packet; a server waits for its client.
-const fn default_start(role: Role) -> Start {
+/// A client starts with its first packet, if it has an address to send it from; a server waits for
+/// its client.
+fn default_start(role: Role, addresses: &Virtual) -> Start {
     match role {
+        Role::Client if addresses.addressing.request().is_some() => Start::Always,
         Role::Client => Start::OnDemand,
         Role::Server => Start::Listen,
+    }
+}
+
+/// Pings come from the assigned address, which nobody knows before.
+fn check_ping_source(section: &Section<'_>, addresses: &Virtual, sink: &mut Sink) {
+    if addresses.addressing.request().is_some()
+        && let Some(source) = section.text("source", sink)
+    {
+        let title = "pings of a tunnel with virtual addresses have a source already";
+        sink.error(source.span, title, "fixed here")
+            .also(addresses.span.clone(), "assigned by the server")
+            .help("remove `ping.source`: they come from the address that the server assigns");
     }
 }
 

@@ -29,7 +29,10 @@ fn rows() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 fn is_section_of_keys(section: &str) -> bool {
-    section == "daemon" || section == "ike" || section.starts_with("tunnel.")
+    section == "daemon"
+        || section == "ike"
+        || section.starts_with("tunnel.")
+        || section.starts_with("pool.")
 }
 
 #[test]
@@ -42,6 +45,7 @@ fn the_reference_describes_every_key_and_no_other() {
         }
     }
     described.insert("tunnel".to_owned());
+    described.insert("pool".to_owned());
     let known: BTreeSet<String> = KEYS.iter().map(|key| (*key).to_owned()).collect();
     assert_eq!(described, known);
 }

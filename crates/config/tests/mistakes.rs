@@ -37,6 +37,35 @@ fn and(more: &str) -> String {
     refused(&format!("{RIGHT}{more}"))
 }
 
+/// [`RIGHT`] as a client that is assigned its address, with one text in it replaced.
+fn assigned(old: &str, new: &str) -> String {
+    let text = RIGHT.replace(
+        r#"traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }"#,
+        "traffic = { remote = [\"10.2.0.0/16\"] }\nvirtual = { request = [\"ipv4\"] }",
+    );
+    assert!(text.contains(old));
+    refused(&text.replace(old, new))
+}
+
+/// A server with a pool, with one text in it replaced.
+fn pooled(old: &str, new: &str) -> String {
+    let text = r#"[pool.staff]
+networks = ["10.99.0.0/24"]
+dns      = ["10.2.0.53"]
+domains  = ["hq.example"]
+
+[tunnel.laptop]
+role    = "server"
+local   = { address = "203.0.113.1", id = "hq.example", psk-file = "/good.psk" }
+remote  = { id = "laptop.example" }
+policy  = "site-to-site"
+traffic = { local = ["10.2.0.0/16"] }
+virtual = { pools = ["staff"] }
+"#;
+    assert!(text.contains(old));
+    refused(&text.replace(old, new))
+}
+
 /// A mistake a test: its name is the snapshot's.
 macro_rules! mistakes {
     ($($name:ident: $message:expr,)*) => {$(
@@ -60,6 +89,21 @@ mistakes! {
     a_keepalive_that_is_neither_a_time_nor_off: and("[tunnel.branch.path]\nnat-keepalive = \"never\"\n"),
     fragments_too_small_for_anybody: and("[tunnel.branch.path]\nfragment-size = 500\n"),
     an_unknown_section: and("[tunnels.x]\n"),
+    a_virtual_address_beside_local_traffic: assigned("{ remote", "{ local = [\"10.1.0.0/16\"], remote"),
+    a_virtual_address_on_demand: assigned("policy", "start = \"on-demand\"\npolicy"),
+    a_virtual_address_of_no_ip_version: assigned("\"ipv4\"", "\"ip4\""),
+    a_virtual_address_of_another_ip_version: assigned("\"ipv4\"", "\"ipv6\""),
+    a_virtual_address_from_a_pool_of_the_client: assigned("request = [\"ipv4\"]", "pools = [\"staff\"]"),
+    a_virtual_address_on_an_interface_that_is_none: assigned("request", "interface = \"eth 0\", request"),
+    a_virtual_address_with_a_ping_source: assigned("policy", "ping = { source = \"10.1.0.1\" }\npolicy"),
+    a_virtual_section_that_says_nothing: assigned("request = [\"ipv4\"]", ""),
+    a_pool_that_is_not_there: pooled("[\"staff\"]", "[\"stuff\"]"),
+    a_pool_without_networks: pooled("networks = [\"10.99.0.0/24\"]\n", ""),
+    a_pool_that_overlaps_itself: pooled("[\"10.99.0.0/24\"]", "[\"10.99.0.0/24\", \"10.99.0.128/25\"]"),
+    a_pool_that_overlaps_another: pooled("[tunnel.laptop]", "[pool.guests]\nnetworks = [\"10.99.0.0/16\"]\n\n[tunnel.laptop]"),
+    a_pool_with_a_domain_that_is_none: pooled("\"hq.example\"]", "\"hq example\"]"),
+    a_pool_beside_remote_traffic: pooled("{ local", "{ remote = [\"10.1.0.0/16\"], local"),
+    a_server_that_requests: pooled("pools = [\"staff\"]", "request = [\"ipv4\"]"),
     a_proof_that_is_not_supported: and("[tunnel.branch.ping]\nproof = \"any-inbound\"\n"),
     server_rekey_that_is_not_supported: and("[tunnel.branch.epoch]\nserver-rekey = \"ignore\"\n"),
     a_value_of_the_wrong_type: with("\"site-to-site\"", "3"),

@@ -297,3 +297,44 @@ fn an_ike_sa_lives_and_is_authenticated_anew_as_told() -> Outcome {
     assert_eq!(only_tunnel(&never)?.ike_sa.reauthenticate, None);
     Ok(())
 }
+
+#[test]
+fn a_client_may_ask_for_its_address_and_a_server_give_it_from_a_pool() -> Outcome {
+    let client = SMALLEST.replace("site-to-site", "road-warrior").replace(
+        r#"traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }"#,
+        r#"virtual = { request = ["ipv4", "ipv6"] }"#,
+    );
+    let tunnel = only_tunnel(&client)?;
+    let request = tunnel.addressing.request().ok_or("no request")?;
+    assert!(request.ipv4 && request.ipv6);
+    assert_eq!(request.interface, "lo");
+    assert_eq!(tunnel.start, Start::Always);
+    assert_eq!(shown(&tunnel.local_traffic), ["0.0.0.0/0", "::/0"]);
+    assert_eq!(shown(&tunnel.remote_traffic), ["0.0.0.0/0", "::/0"]);
+    let server = loaded(
+        r#"
+[pool.staff]
+networks = ["10.99.0.0/24", "2001:db8:99::/64"]
+dns = ["10.2.0.53"]
+domains = ["HQ.example."]
+
+[tunnel.laptop]
+role = "server"
+local = { address = "203.0.113.1", psk-file = "/good.psk" }
+remote = { id = "laptop.example" }
+policy = "site-to-site"
+traffic = { local = ["10.2.0.0/16", "2001:db8:2::/48"] }
+virtual = { pools = ["staff"] }
+"#,
+    )?;
+    let tunnel = &server.config.tunnels[0];
+    assert!(tunnel.remote_traffic.is_empty());
+    let pools = tunnel.addressing.pools().ok_or("no pools")?;
+    assert_eq!(
+        shown(&pools[0].networks),
+        ["10.99.0.0/24", "2001:db8:99::/64"]
+    );
+    assert_eq!(pools[0].dns, ["10.2.0.53".parse::<std::net::IpAddr>()?]);
+    assert_eq!(pools[0].domains, ["hq.example"]);
+    Ok(())
+}

@@ -19,6 +19,10 @@ use crate::pki::{Credential, Ppk, TrustedAuthorities};
 pub use half_open::HalfOpenConfig;
 pub use path::PathConfig;
 
+mod addressing;
+
+pub use addressing::{AddressRequest, Addressing, Pool};
+
 /// Everything that a running controller is configured with.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -325,6 +329,8 @@ pub struct TunnelConfig {
     pub local_traffic: Vec<IpNet>,
     /// Inner networks on the peer's side.
     pub remote_traffic: Vec<IpNet>,
+    /// Where its client's inner addresses come from.
+    pub addressing: Addressing,
     /// How its policies look.
     pub template: PolicyTemplate,
     /// When it starts.
@@ -365,6 +371,7 @@ impl TunnelConfig {
             path,
             ike_sa,
             ike,
+            addressing,
             // Of each tunnel.
             name: _,
             local_traffic: _,
@@ -384,6 +391,9 @@ impl TunnelConfig {
             && *path == other.path
             && *ike_sa == other.ike_sa
             && *ike == other.ike
+            // Configuration payloads are part of IKE_AUTH (RFC 7296 §2.19): one tunnel's.
+            && *addressing == Addressing::Configured
+            && other.addressing == Addressing::Configured
     }
 
     /// A site-to-site tunnel that takes every default of `docs/configuration.md`, but for the
@@ -398,6 +408,7 @@ impl TunnelConfig {
             auth: AuthConfig::psk(psk),
             local_traffic: Vec::new(),
             remote_traffic: Vec::new(),
+            addressing: Addressing::Configured,
             template: PolicyTemplate {
                 name: "site-to-site".into(),
                 forward: true,

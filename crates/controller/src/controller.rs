@@ -1,5 +1,6 @@
 //! The one type that decides: routes inputs to IKE and to the tunnels, and collects their effects.
 
+mod addresses;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -13,11 +14,12 @@ use crate::config::{Config, OnStop, TunnelConfig, TunnelName};
 use crate::crypto::Crypto;
 use crate::event::{Event, EventKind};
 use crate::host::Host;
-use crate::ike::{Endpoint, IkeOutput, Limits, TunnelId};
+use crate::ike::{Endpoint, IkeEvent, IkeOutput, Limits, TunnelId};
 use crate::io::{
-    Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey, RouteSpec, SaId,
-    WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
+    AddressSpec, Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey,
+    RouteSpec, SaId, WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
 };
+use crate::leases::Leases;
 use crate::outbox::{Outbox, Owner};
 use crate::pki::UnixTime;
 use crate::status::{STATUS_SCHEMA, StatusReport};
@@ -36,6 +38,9 @@ pub struct Controller {
     out: Outbox,
     host: Host,
     tunnels: Registry,
+    leases: Leases,
+    /// Virtual addresses that an earlier run left.
+    left_addresses: BTreeSet<AddressSpec>,
     last_id: u32,
     phase: Phase,
     now: Timestamp,
@@ -63,6 +68,8 @@ struct Left {
     policies: BTreeSet<PolicyKey>,
     /// Routes of tunnels that changed or vanished.
     routes: BTreeMap<TunnelName, BTreeSet<RouteSpec>>,
+    /// Virtual addresses of those.
+    addresses: BTreeMap<TunnelName, BTreeSet<AddressSpec>>,
 }
 
 impl Controller {
@@ -75,6 +82,8 @@ impl Controller {
             out: Outbox::default(),
             host: Host::default(),
             tunnels: Registry::default(),
+            leases: Leases::default(),
+            left_addresses: BTreeSet::new(),
             last_id: 0,
             phase: Phase::Fresh,
             now: Timestamp::ZERO,
@@ -123,6 +132,10 @@ impl Controller {
             }
             Input::RouteFailed { route, error } => self.each_tunnel(|tunnel, cx| {
                 tunnel.route_failed(route, &error, cx);
+            }),
+            Input::LeftAddresses(addresses) => self.left_addresses.extend(addresses),
+            Input::AddressFailed { address, error } => self.each_tunnel(|tunnel, cx| {
+                tunnel.address_failed(&address, &error, cx);
             }),
             Input::Addresses(addresses) => {
                 self.host.set_addresses(addresses);
@@ -195,6 +208,9 @@ impl Controller {
             match output {
                 IkeOutput::Transmit(datagram) => self.out.push(Output::Datagram(datagram)),
                 IkeOutput::Event { sa, tunnel, event } => {
+                    if matches!(event, IkeEvent::AddressWanted) {
+                        self.find_address(tunnel);
+                    }
                     self.with_tunnel(tunnel, |tunnel, cx| tunnel.handle_ike(sa, event, cx));
                 }
                 IkeOutput::Stranger { remote, reason } => {
@@ -271,7 +287,13 @@ impl Controller {
         let policies: BTreeSet<PolicyKey> = policies.into_iter().collect();
         let found = policies.len();
         let routes = BTreeMap::new();
-        let stale = self.set_tunnels(config, Left { policies, routes });
+        let addresses = self.owner_of_left_addresses(&config);
+        let left = Left {
+            policies,
+            routes,
+            addresses,
+        };
+        let stale = self.set_tunnels(config, left);
         let sas: Vec<FoundSa> = sas
             .into_iter()
             .filter(|sa| REQIDS.contains(&sa.reqid))
@@ -293,6 +315,7 @@ impl Controller {
     fn reconfigure(&mut self, config: Config) {
         let mut policies = BTreeSet::new();
         let mut routes = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
         let wanted: BTreeMap<TunnelName, Arc<TunnelConfig>> = config
             .tunnels
             .iter()
@@ -304,21 +327,32 @@ impl Controller {
             };
             let name = tunnel.config.name.clone();
             let new = wanted.get(&name);
-            if new.is_some_and(|new| *new == tunnel.config) {
+            if new.is_some_and(|new| *new == tunnel.configured) {
                 continue;
             }
             let why = match new {
                 Some(_) => "its configuration changed",
                 None => "the configuration does not name it any more",
             };
-            if let Some(left) = self.with_tunnel(id, |tunnel, cx| tunnel.leave(why, cx)) {
+            let taken = self.with_tunnel(id, |tunnel, cx| {
+                let left = tunnel.leave(why, cx);
+                (left, tunnel.take_addresses())
+            });
+            if let Some((left, host_addresses)) = taken {
                 policies.extend(left.0);
-                routes.insert(name, left.1);
+                routes.insert(name.clone(), left.1);
+                addresses.insert(name, host_addresses);
             }
+            self.leases.release(id);
             self.out.disown(id);
             self.tunnels.remove(id);
         }
-        self.set_tunnels(config, Left { policies, routes });
+        let left = Left {
+            policies,
+            routes,
+            addresses,
+        };
+        self.set_tunnels(config, left);
     }
 
     /// Adds the tunnels that are not there yet, on top of what is `left`, and removes what of that
@@ -333,15 +367,19 @@ impl Controller {
             let id = TunnelId(self.last_id);
             let reqids = self.tunnels.free_reqids(&tunnel.name);
             let routes = left.routes.remove(&tunnel.name).unwrap_or_default();
-            let mut tunnel = Tunnel::new(id, tunnel, reqids);
+            let leased = self.leases.take(id, &tunnel, &self.host);
+            let asks = tunnel.addressing.request().is_some();
+            let addresses = asks.then(|| left.addresses.remove(&tunnel.name)).flatten();
+            let mut tunnel = Tunnel::new(id, tunnel, reqids, &leased);
             tunnel.inherit_routes(routes);
+            tunnel.inherit_addresses(addresses.unwrap_or_default());
             self.tunnels.insert(id, tunnel);
             added.push(id);
         }
         let pad: BTreeMap<TunnelId, Arc<TunnelConfig>> = self
             .tunnels
             .iter()
-            .map(|(id, tunnel)| (id, Arc::clone(&tunnel.config)))
+            .map(|(id, tunnel)| (id, Arc::clone(tunnel.negotiated_by())))
             .collect();
         self.ike.configure(pad);
         self.ike.limit_half_open(&config.half_open);
@@ -357,6 +395,9 @@ impl Controller {
         let count = stale.len();
         if count > 0 {
             self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
+        }
+        for address in left.addresses.into_values().flatten() {
+            self.out.push(Output::RemoveAddress(address));
         }
         for (name, routes) in left.routes {
             for route in routes {

@@ -1,6 +1,7 @@
 //! What the operator's log hears of: one line per event that they would act on.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -129,6 +130,20 @@ pub enum EventKind {
     },
     /// The epoch is gone.
     EpochRemoved,
+    /// The server assigned virtual addresses (RFC 7296 §2.19).
+    AddressesAssigned {
+        /// Ours, one of each family at most.
+        addresses: Vec<IpAddr>,
+        /// DNS servers behind the server.
+        dns: Vec<IpAddr>,
+        /// Domains that they resolve.
+        domains: Vec<String>,
+    },
+    /// A pool's addresses are the peer's now.
+    AddressesLeased {
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
     /// Something failed; epochgate goes on trying after the back-off.
     Retrying {
         /// What failed, and who must act.
@@ -171,6 +186,8 @@ impl EventKind {
             | Self::Switched { .. }
             | Self::Rekeying { .. }
             | Self::EpochRemoved
+            | Self::AddressesAssigned { .. }
+            | Self::AddressesLeased { .. }
             | Self::TookOver { .. }
             | Self::Down => Severity::Info,
             Self::IkeClosed { .. }
@@ -235,6 +252,16 @@ impl fmt::Display for EventKind {
             Self::Unanswered { attempts } => write!(f, "{attempts} control pings unanswered"),
             Self::Rekeying { reason } => write!(f, "rekeying: {reason}"),
             Self::EpochRemoved => f.write_str("epoch removed"),
+            Self::AddressesAssigned { addresses, dns, .. } => {
+                write!(f, "the server assigned {}", listed(addresses))?;
+                match dns.as_slice() {
+                    [] => Ok(()),
+                    servers => write!(f, ", DNS at {}", listed(servers)),
+                }
+            }
+            Self::AddressesLeased { addresses } => {
+                write!(f, "leased to the peer: {}", listed(addresses))
+            }
             Self::Retrying { reason, after_ms } => write!(
                 f,
                 "{reason}; next attempt in {:?}",
@@ -248,4 +275,9 @@ impl fmt::Display for EventKind {
             Self::Down => f.write_str("down: no policies, no SAs"),
         }
     }
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }

@@ -19,6 +19,16 @@ impl Host {
         self.addresses = addresses;
     }
 
+    /// Whether it is one of the host's own addresses.
+    pub(crate) fn owns(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// How many addresses are known.
+    pub(crate) fn count(&self) -> usize {
+        self.addresses.len()
+    }
+
     /// The first address of the host inside one of `networks`, of the family of `like` if given.
     pub(crate) fn inside(&self, networks: &[IpNet], like: Option<IpAddr>) -> Option<IpAddr> {
         let fits = |address: &&IpAddr| {

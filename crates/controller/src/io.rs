@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -293,6 +294,26 @@ pub struct RouteSpec {
     pub via: IpAddr,
 }
 
+/// A virtual address that this host owns while its tunnel is there (RFC 7296 §2.19).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressSpec {
+    /// The address, as a host of its own (prefix length 32 or 128).
+    pub address: IpAddr,
+    /// The interface that has it.
+    pub interface: Arc<str>,
+}
+
+/// What a server told a tunnel's client of name resolution; nothing of the host's own is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverSpec {
+    /// The tunnel.
+    pub tunnel: TunnelName,
+    /// DNS servers behind the server, best first; none: there is nothing to tell any more.
+    pub dns: Vec<IpAddr>,
+    /// Domains that they resolve (RFC 8598).
+    pub domains: Vec<String>,
+}
+
 /// Ties an operator's request to its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
@@ -372,6 +393,15 @@ pub enum Input {
     },
     /// The addresses that this host owns now (all interfaces, without link-local ones).
     Addresses(Vec<IpAddr>),
+    /// Virtual addresses that an earlier run left. Before the first [`Input::Configure`].
+    LeftAddresses(Vec<AddressSpec>),
+    /// A virtual address could not be added or removed.
+    AddressFailed {
+        /// Which.
+        address: AddressSpec,
+        /// Why.
+        error: String,
+    },
     /// A configuration, the first or a new one.
     Configure(Config),
     /// An operator asks.
@@ -413,6 +443,12 @@ pub enum Output {
     AddRoute(RouteSpec),
     /// Remove a route that was added.
     RemoveRoute(RouteSpec),
+    /// Give this host a virtual address. [`Input::Addresses`] follows, as from any change.
+    AddAddress(AddressSpec),
+    /// Take a virtual address away that was added.
+    RemoveAddress(AddressSpec),
+    /// Tell whoever configures name resolution.
+    Resolver(ResolverSpec),
     /// Something for the log.
     Event(Event),
     /// The answer to a command.

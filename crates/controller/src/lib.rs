@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod host;
 mod ike;
 pub mod io;
+mod leases;
 mod outbox;
 pub mod pki;
 /// The daemon's provider, compiled into this crate's own tests: as a dependency it would implement

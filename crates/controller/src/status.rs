@@ -39,6 +39,15 @@ pub struct TunnelStatus {
     pub remote_traffic: Vec<String>,
     /// Pairs of selectors that the peer did not agree to, so that they stay held.
     pub refused_traffic: Vec<String>,
+    /// Client: addresses that the server assigned; server: addresses leased to the peer.
+    #[serde(default)]
+    pub virtual_addresses: Vec<IpAddr>,
+    /// Client: DNS servers that the server told.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Client: domains that they resolve.
+    #[serde(default)]
+    pub dns_domains: Vec<String>,
     /// The IKE SAs.
     pub ike: Vec<IkeStatus>,
     /// The epochs.

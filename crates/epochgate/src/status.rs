@@ -1,6 +1,7 @@
 //! The report of the daemon as text for a person: what passes, what is held, why, and what to do.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use epochgate_controller::status::{
     EpochStatus, GateStatus, IkeStatus, StatusReport, TunnelStatus,
@@ -47,6 +48,11 @@ impl Facts {
     }
 }
 
+fn joined(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
 fn tunnel(status: &TunnelStatus, paint: Paint) -> String {
     let name = paint.paint(Tone::Name, &harmless(&status.name));
     let mut facts = Facts {
@@ -78,6 +84,22 @@ fn tunnel(status: &TunnelStatus, paint: Paint) -> String {
             "refused",
             &format!("{refused}: the peer did not agree to it, so it stays held"),
         );
+    }
+    if !status.virtual_addresses.is_empty() {
+        let given = if status.role == "client" {
+            "assigned by the server"
+        } else {
+            "leased to the client"
+        };
+        let addresses = joined(&status.virtual_addresses);
+        facts.add("virtual", &format!("{addresses}, {given}"));
+    }
+    if !status.dns.is_empty() {
+        let mut text = joined(&status.dns);
+        if !status.dns_domains.is_empty() {
+            text.push_str(&format!(" for {}", status.dns_domains.join(", ")));
+        }
+        facts.add("DNS", &text);
     }
     facts.add("ping", &ping(status));
     for sa in &status.ike {

@@ -109,19 +109,19 @@ impl Addresses {
     /// # Errors
     /// A sentence that says what failed.
     pub async fn now(&self) -> Result<Vec<IpAddr>, String> {
-        Ok(self.read().await?.into_iter().collect())
+        Ok(read(&self.handle).await?.into_iter().collect())
     }
+}
 
-    async fn read(&self) -> Result<BTreeSet<IpAddr>, String> {
-        let mut answers = Box::pin(self.handle.address().get().execute());
-        let mut addresses = BTreeSet::new();
-        loop {
-            match answers.try_next().await {
-                Ok(Some(message)) => addresses.extend(usable(&message)),
-                Ok(None) => return Ok(addresses),
-                Err(error) => {
-                    return Err(format!("cannot list the addresses: {}", text(&error)));
-                }
+pub(crate) async fn read(handle: &Handle) -> Result<BTreeSet<IpAddr>, String> {
+    let mut answers = Box::pin(handle.address().get().execute());
+    let mut addresses = BTreeSet::new();
+    loop {
+        match answers.try_next().await {
+            Ok(Some(message)) => addresses.extend(usable(&message)),
+            Ok(None) => return Ok(addresses),
+            Err(error) => {
+                return Err(format!("cannot list the addresses: {}", text(&error)));
             }
         }
     }

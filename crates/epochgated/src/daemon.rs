@@ -20,6 +20,7 @@ use crate::shell::{Hands, Shell, Sources};
 use crate::startup::{self, Lock, StartError};
 use crate::sysctl::LarvalDrop;
 use crate::udp::IkeSockets;
+use crate::virtual_address::VirtualAddresses;
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -83,6 +84,9 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
     let routes = Routes::open(handle.clone())
         .await
         .map_err(StartError::Routing)?;
+    let virtual_addresses = VirtualAddresses::open(handle.clone(), &settings.daemon.state_dir)
+        .await
+        .map_err(StartError::Routing)?;
     let addresses = Addresses::watch(handle).map_err(|error| StartError::System {
         action: "cannot watch the host's addresses",
         error,
@@ -102,6 +106,7 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
         sockets,
         pinger,
         routes,
+        virtual_addresses,
     };
     let controller = Controller::new(Arc::new(Ring::new()));
     let mut shell = Shell::new(controller, settings, hands);

@@ -28,3 +28,4 @@ pub mod startup;
 mod sys;
 pub mod sysctl;
 pub mod udp;
+pub mod virtual_address;

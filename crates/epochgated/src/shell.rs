@@ -14,7 +14,9 @@ use std::time::Duration;
 use epochgate_control::{Request, Response};
 use epochgate_controller::config::{Config, TunnelName};
 use epochgate_controller::event::{Event, EventKind};
-use epochgate_controller::io::{Command, CommandId, CommandOutcome, Datagram, RouteSpec};
+use epochgate_controller::io::{
+    AddressSpec, Command, CommandId, CommandOutcome, Datagram, RouteSpec,
+};
 use epochgate_controller::status::StatusReport;
 use epochgate_controller::{Controller, Input, Output, Timestamp};
 use sd_notify::NotifyState;
@@ -29,6 +31,7 @@ use crate::ping::Pinger;
 use crate::route::Routes;
 use crate::settings::Settings;
 use crate::udp::IkeSockets;
+use crate::virtual_address::VirtualAddresses;
 use crate::{clock, log};
 
 pub use self::hears::Sources;
@@ -48,6 +51,8 @@ pub struct Hands {
     pub pinger: Pinger,
     /// Routes, and source addresses.
     pub routes: Routes,
+    /// Virtual addresses, and what servers tell of name resolution.
+    pub virtual_addresses: VirtualAddresses,
 }
 
 /// The running daemon.
@@ -112,6 +117,8 @@ impl Shell {
         let mut ears = Ears::open(sources)?;
         self.addresses.clone_from(&addresses);
         self.hear(Input::Addresses(addresses)).await?;
+        let left = self.hands.virtual_addresses.own();
+        self.hear(Input::LeftAddresses(left)).await?;
         self.configure(config).await?;
         match self.hands.routes.remove_leftovers().await {
             Ok(0) => {}
@@ -238,6 +245,19 @@ impl Shell {
                 let outcome = self.hands.routes.remove(route).await;
                 self.route_done(route, outcome);
             }
+            Output::AddAddress(address) => {
+                let outcome = self.hands.virtual_addresses.add(address.clone()).await;
+                self.address_done(address, outcome).await;
+            }
+            Output::RemoveAddress(address) => {
+                let outcome = self.hands.virtual_addresses.remove(&address).await;
+                self.address_done(address, outcome).await;
+            }
+            Output::Resolver(told) => {
+                if let Err(error) = self.hands.virtual_addresses.tell_resolver(&told) {
+                    warn!(tunnel = %told.tunnel, "cannot write down the DNS servers: {error}");
+                }
+            }
             Output::Event(event) => log::event(&event),
             Output::Answer(id, outcome) => self.answer(id, outcome),
             // Handled where outputs are drained.
@@ -258,6 +278,22 @@ impl Shell {
     fn route_done(&mut self, route: RouteSpec, outcome: Result<(), String>) {
         if let Err(error) = outcome {
             self.pending.push_back(Input::RouteFailed { route, error });
+        }
+    }
+
+    /// The host's addresses have changed: the controller is told now, since pings wait for it.
+    async fn address_done(&mut self, address: AddressSpec, outcome: Result<(), String>) {
+        if let Err(error) = outcome {
+            self.pending
+                .push_back(Input::AddressFailed { address, error });
+        }
+        match self.hands.virtual_addresses.all().await {
+            Ok(addresses) if addresses != self.addresses => {
+                self.addresses.clone_from(&addresses);
+                self.pending.push_back(Input::Addresses(addresses));
+            }
+            Ok(_) => {}
+            Err(error) => warn!("{error}"),
         }
     }
 

@@ -164,7 +164,9 @@ impl Node {
                 return false;
             };
             let still = selectors(tunnel);
-            pairs.retain(|pair| still.contains(pair));
+            // What pools lease is known by events alone.
+            let leased = tunnel.addressing.pools().is_some();
+            pairs.retain(|pair| leased || still.contains(pair));
             true
         });
         self.config = config.clone();
@@ -177,8 +179,23 @@ impl Node {
             (EventKind::Holding, _) => {
                 if let Some(tunnel) = self.tunnel(name) {
                     let pairs = selectors(tunnel);
-                    self.protected.insert(name.clone(), pairs);
+                    self.protected
+                        .entry(name.clone())
+                        .or_default()
+                        .extend(pairs);
                 }
+            }
+            (EventKind::AddressesLeased { addresses }, _) => {
+                let local = self.tunnel(name).map(|tunnel| tunnel.local_traffic.clone());
+                let pairs = local.into_iter().flatten().flat_map(|local| {
+                    let leased = addresses.iter().copied().map(IpNet::from);
+                    leased.map(move |remote| (local, remote))
+                });
+                let pairs: Vec<(IpNet, IpNet)> = pairs.collect();
+                self.protected
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(pairs);
             }
             (EventKind::EpochInstalled { inbound, outbound }, Some(number)) => {
                 let outer = self.outer;

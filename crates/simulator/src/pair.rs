@@ -104,8 +104,16 @@ impl Plan {
     /// A violation of an invariant.
     pub fn start(self, seed: u64, provider: Arc<dyn Crypto>) -> Result<Pair, Violation> {
         let mut world = World::new(seed, self.delay, provider);
-        let client = world.add_node(CLIENT_OUTER, &self.client_inner, &self.client.local_traffic);
-        let server = world.add_node(SERVER_OUTER, &self.server_inner, &self.server.local_traffic);
+        // A client that is assigned its address has nothing behind it.
+        let behind = match self.client.addressing.request() {
+            Some(_) => &[][..],
+            None => &self.client.local_traffic,
+        };
+        let outer = |tunnel: &TunnelConfig, usual| tunnel.local.address.unwrap_or(usual);
+        let client_outer = outer(&self.client, CLIENT_OUTER);
+        let server_outer = outer(&self.server, SERVER_OUTER);
+        let client = world.add_node(client_outer, &self.client_inner, behind);
+        let server = world.add_node(server_outer, &self.server_inner, &self.server.local_traffic);
         let mut pair = Pair {
             world,
             client,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::TunnelName;
+use crate::config::{Addressing, TunnelName};
 use crate::ike::TunnelId;
 use crate::io::{Output, PingNonce, PolicyKey, SaId};
 use crate::tunnel::Tunnel;
@@ -22,6 +22,8 @@ struct Slot {
     tunnel: Tunnel,
     due: Option<Timestamp>,
     sas: Vec<SaId>,
+    /// Keys in the index that the tunnel may have given up since (virtual addresses come and go).
+    policies: Vec<PolicyKey>,
 }
 
 /// All tunnels.
@@ -45,13 +47,16 @@ impl Registry {
     pub(super) fn insert(&mut self, id: TunnelId, tunnel: Tunnel) {
         self.names.insert(tunnel.config.name.clone(), id);
         self.reqids.insert(tunnel.reqids().child, id);
-        for key in tunnel.policy_keys() {
-            self.policies.insert(key, id);
+        let policies = tunnel.policy_keys();
+        for key in &policies {
+            self.policies.insert(*key, id);
         }
+        let may_change = tunnel.config.addressing != Addressing::Configured;
         let slot = Slot {
             tunnel,
             due: None,
             sas: Vec::new(),
+            policies: if may_change { policies } else { Vec::new() },
         };
         self.slots.insert(id, slot);
         self.refresh(id);
@@ -111,6 +116,18 @@ impl Registry {
             }
             slot.due = due;
         }
+        if slot.tunnel.take_policies_changed() {
+            for key in std::mem::take(&mut slot.policies) {
+                // An heir may have it already.
+                if self.policies.get(&key) == Some(&id) {
+                    self.policies.remove(&key);
+                }
+            }
+            slot.policies = slot.tunnel.policy_keys();
+            for key in &slot.policies {
+                self.policies.insert(*key, id);
+            }
+        }
         if !slot.tunnel.sas().eq(slot.sas.iter().copied()) {
             disown(&mut self.sas, &slot.sas, id);
             slot.sas = slot.tunnel.sas().collect();
@@ -145,6 +162,9 @@ impl Registry {
                 | Output::Xfrm(..)
                 | Output::AddRoute(_)
                 | Output::RemoveRoute(_)
+                | Output::AddAddress(_)
+                | Output::RemoveAddress(_)
+                | Output::Resolver(_)
                 | Output::Event(_)
                 | Output::Answer(..)
                 | Output::Wait(..) => {}

@@ -96,7 +96,10 @@ impl World {
                     | Output::FindSource(_)
                     | Output::AddRoute(_)
                     | Output::RemoveRoute(_)
-                    | Output::Keepalive { .. } => {}
+                    | Output::Keepalive { .. }
+                    | Output::AddAddress(_)
+                    | Output::RemoveAddress(_)
+                    | Output::Resolver(_) => {}
                 }
             }
         }

@@ -1,9 +1,11 @@
 //! IKE_AUTH as initiator (RFC 7296 §1.2, §2.15): both ends prove their identities, and the first
 //! Child SA is made. The responder's half is in [`super::auth_respond`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use epochgate_ike_wire::{Delete, ExchangeType, Message, NotifyType, Payload};
+use ipnet::IpNet;
 
 use crate::Timestamp;
 use crate::config::TunnelConfig;
@@ -11,6 +13,7 @@ use crate::io::Datagram;
 
 use super::announce;
 use super::child::{self, Circumstances, Offer};
+use super::configuration;
 use super::context::{Context, Name};
 use super::established::{ChildSeed, Established};
 use super::identity;
@@ -22,7 +25,7 @@ use super::proof;
 use super::proposal::ChildKeyExchange;
 use super::sa::{IkeSa, Next};
 use super::session::{InFlight, Received, Session};
-use super::{ChildError, CloseReason, IkeEvent, Peer};
+use super::{CloseReason, IkeEvent, Peer};
 
 pub(super) use super::auth_respond::answer;
 
@@ -160,12 +163,14 @@ impl Authenticating {
 
     fn establish(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
         let announcement = announce::read(&payloads);
+        let assigned = configuration::assigned(&self.config, &payloads);
         let peer = Peer {
             id: self.config.remote.id.clone(),
             epochgate: announcement.epochgate,
             ping_address: announcement.ping_address,
             nat: self.session.nat.found(),
             initial_contact: false,
+            assigned: assigned.clone(),
         };
         ctx.event(self.name, IkeEvent::Established(peer.clone()));
         let seed = ChildSeed {
@@ -173,11 +178,19 @@ impl Authenticating {
             derive: self.handshake.keys.derive.clone(),
         };
         let agreed = self.offer.accept(&self.config, &payloads);
+        let addresses = assigned.map(|it| it.addresses);
+        let agreed = match &addresses {
+            // Without an address of its own there is nothing that this end could send from.
+            Some(none) if none.is_empty() && agreed.is_ok() => {
+                Err(child::child_error(NotifyType::INTERNAL_ADDRESS_FAILURE))
+            }
+            Some(_) | None => agreed,
+        };
         let mut established = Established::new(
             ctx,
             self.name,
             self.session,
-            self.config,
+            with_local(self.config, addresses),
             self.handshake.algorithms,
             seed,
             &peer,
@@ -204,7 +217,7 @@ impl Authenticating {
             }
             Err(error) => {
                 // The peer believes in a Child SA that we cannot use.
-                if error == ChildError::Nonsense && payloads.proposals.is_some() {
+                if payloads.error().is_none() && payloads.proposals.is_some() {
                     established.delete_unwanted(self.offer.inbound());
                 }
                 ctx.event(
@@ -264,11 +277,27 @@ fn request_payloads(
         offer.proposal(config),
     ]);
     payloads.extend(offer.selectors());
+    payloads.extend(configuration::request(
+        config,
+        ctx.pad.addresses(name.tunnel),
+    ));
     if initial_contact {
         payloads.push(notify(NotifyType::INITIAL_CONTACT));
     }
     payloads.extend(announce::payloads(ctx, name.tunnel));
     Ok(payloads)
+}
+
+/// The tunnel with what was assigned to us as its local side: what rekeys and the peer's own
+/// exchanges are about from now on.
+fn with_local(config: Arc<TunnelConfig>, addresses: Option<Vec<IpAddr>>) -> Arc<TunnelConfig> {
+    match addresses {
+        Some(addresses) if !addresses.is_empty() => Arc::new(TunnelConfig {
+            local_traffic: addresses.into_iter().map(IpNet::from).collect(),
+            ..TunnelConfig::clone(&config)
+        }),
+        Some(_) | None => config,
+    }
 }
 
 /// What an IKE_AUTH response without AUTH means.

@@ -11,6 +11,7 @@ use crate::config::TunnelConfig;
 use super::announce;
 use super::auth::malformed;
 use super::child::{self, Circumstances, Refusal, child_error};
+use super::configuration;
 use super::context::{Context, Name};
 use super::established::{ChildSeed, Established, KeptAnswer};
 use super::identity;
@@ -206,6 +207,7 @@ impl Half {
             ping_address: announcement.ping_address,
             nat: session.nat.found(),
             initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
+            assigned: None,
         };
         let our_id = identity::identification(&config.local.id);
         let body = our_id.to_wire_body();
@@ -227,7 +229,18 @@ impl Half {
         common.push(proof.auth);
         common.extend(announce::payloads(ctx, name.tunnel));
 
-        let agreed = child::answer(ctx, &config, payloads, ChildKeyExchange::Never);
+        let agreed = match configuration::answer(&config, payloads) {
+            Ok(reply) => {
+                common.extend(reply);
+                child::answer(ctx, &config, payloads, ChildKeyExchange::Never)
+            }
+            Err(kind) => {
+                if kind == NotifyType::INTERNAL_ADDRESS_FAILURE {
+                    ctx.event(name, IkeEvent::AddressWanted);
+                }
+                Err(Refusal::Notify(kind))
+            }
+        };
         let seed = ChildSeed {
             prf: handshake.algorithms.prf,
             derive: handshake.keys.derive.clone(),

@@ -61,6 +61,7 @@ impl Context<'_> {
             | IkeEvent::Child(_)
             | IkeEvent::ChildRefused { .. }
             | IkeEvent::OfferRefused(_)
+            | IkeEvent::AddressWanted
             | IkeEvent::ChildRedundant(_)
             | IkeEvent::ChildDeletedByPeer(_)
             | IkeEvent::ChildDeleted(_)

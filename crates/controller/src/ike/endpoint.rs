@@ -103,6 +103,8 @@ impl Endpoint {
         for slot in self.sas.values_mut() {
             if let IkeSa::Established(it) = &mut slot.sa
                 && let Some(config) = tunnels.get(&it.name.tunnel)
+                // A client's IKE SA has its virtual addresses as local side.
+                && self.pad.tunnel(it.name.tunnel) != Some(config)
             {
                 it.config = Arc::clone(config);
             }
@@ -126,6 +128,17 @@ impl Endpoint {
             Some(address) => self.pad.announcements.insert(tunnel, address),
             None => self.pad.announcements.remove(&tunnel),
         };
+    }
+
+    /// Gives a tunnel other networks, as its peer's virtual addresses change; IKE SAs that are
+    /// authenticated already keep what they have.
+    pub(crate) fn set_traffic(&mut self, tunnel: TunnelId, config: Arc<TunnelConfig>) {
+        self.pad.set_traffic(tunnel, config);
+    }
+
+    /// The virtual addresses to ask the tunnel's server for in every IKE_AUTH from now on.
+    pub(crate) fn set_addresses(&mut self, tunnel: TunnelId, addresses: Vec<IpAddr>) {
+        self.pad.set_addresses(tunnel, addresses);
     }
 
     /// Starts an IKE SA. `local` and `remote` have port 500, or 4500 to begin there. What cannot

@@ -152,6 +152,7 @@ impl Established {
             ping_address: None,
             nat: self.session.nat.found(),
             initial_contact: false,
+            assigned: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod announce;
 mod auth;
 mod auth_respond;
 mod child;
+mod configuration;
 mod context;
 mod cookie;
 mod create_child;
@@ -52,6 +53,7 @@ use crate::config::Identity;
 use crate::crypto::Cipher;
 use crate::io::{Datagram, Spi};
 
+pub(crate) use configuration::Assigned;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use limits::Limits;
 
@@ -128,6 +130,8 @@ pub(crate) struct Peer {
     /// It says that it has no other IKE SA with us (INITIAL_CONTACT, RFC 7296 §2.4): older ones
     /// between these identities are dead.
     pub(crate) initial_contact: bool,
+    /// What it assigned to us, if we asked for addresses (RFC 7296 §2.19).
+    pub(crate) assigned: Option<Assigned>,
 }
 
 /// What comes out of an endpoint.
@@ -190,6 +194,9 @@ pub(crate) enum IkeEvent {
     },
     /// We refused what the peer asked for.
     OfferRefused(Refused),
+    /// The peer wants an address of a pool, and the tunnel has none: it was refused
+    /// (INTERNAL_ADDRESS_FAILURE), and may come again.
+    AddressWanted,
     /// Of two Child SAs from crossing rekeys this one is redundant (RFC 7296 §2.8.1); its deletion
     /// is under way if that is our duty.
     ChildRedundant(ChildId),

@@ -17,6 +17,8 @@ pub(super) struct Pad {
     tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>,
     /// The address that each tunnel's peer is told to ping.
     pub(super) announcements: BTreeMap<TunnelId, IpAddr>,
+    /// The addresses that each tunnel's server assigned last.
+    addresses: BTreeMap<TunnelId, Vec<IpAddr>>,
     /// By the peer's address (`None`: any), of the tunnels for which IKE_SA_INIT is answered alike
     /// only the first.
     distinct: BTreeMap<Option<IpAddr>, Vec<TunnelId>>,
@@ -30,6 +32,8 @@ impl Pad {
     /// Replaces all tunnels. Announcements of those that are gone are forgotten.
     pub(super) fn configure(&mut self, tunnels: BTreeMap<TunnelId, Arc<TunnelConfig>>) {
         self.announcements
+            .retain(|tunnel, _| tunnels.contains_key(tunnel));
+        self.addresses
             .retain(|tunnel, _| tunnels.contains_key(tunnel));
         self.distinct.clear();
         self.peers.clear();
@@ -50,6 +54,23 @@ impl Pad {
         }
         self.siblings = sharing::siblings(&tunnels);
         self.tunnels = tunnels;
+    }
+
+    /// Gives one tunnel other networks; nothing else of it changes.
+    pub(super) fn set_traffic(&mut self, id: TunnelId, config: Arc<TunnelConfig>) {
+        if let Some(known) = self.tunnels.get_mut(&id) {
+            *known = config;
+        }
+    }
+
+    /// Remembers what a tunnel's server assigned.
+    pub(super) fn set_addresses(&mut self, id: TunnelId, addresses: Vec<IpAddr>) {
+        self.addresses.insert(id, addresses);
+    }
+
+    /// What the tunnel's server assigned last.
+    pub(super) fn addresses(&self, id: TunnelId) -> &[IpAddr] {
+        self.addresses.get(&id).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn tunnel(&self, id: TunnelId) -> Option<&Arc<TunnelConfig>> {

@@ -2,8 +2,8 @@
 //! refused found before anything is done.
 
 use epochgate_ike_wire::{
-    Authentication, Certificate, Delete, Identification, KeyExchange, Nonce, Notify, NotifyType,
-    Payload, PayloadType, Proposal, TrafficSelector,
+    Authentication, Certificate, Configuration, Delete, Identification, KeyExchange, Nonce, Notify,
+    NotifyType, Payload, PayloadType, Proposal, TrafficSelector,
 };
 
 /// The payloads of one message, sorted.
@@ -18,6 +18,7 @@ pub(super) struct Payloads {
     pub(super) certificates: Vec<Certificate>,
     pub(super) selectors_initiator: Option<Vec<TrafficSelector>>,
     pub(super) selectors_responder: Option<Vec<TrafficSelector>>,
+    pub(super) configuration: Option<Configuration>,
     pub(super) notifies: Vec<Notify>,
     pub(super) deletes: Vec<Delete>,
     pub(super) vendor_ids: Vec<Vec<u8>>,
@@ -62,6 +63,7 @@ impl Payloads {
                     once(&mut sorted.selectors_responder, it)?;
                 }
                 Payload::Certificate(it) => sorted.certificates.push(it),
+                Payload::Configuration(it) => once(&mut sorted.configuration, it)?,
                 Payload::Notify(it) => sorted.notifies.push(it),
                 Payload::Delete(it) => sorted.deletes.push(it),
                 Payload::VendorId(it) => sorted.vendor_ids.push(it),
@@ -74,7 +76,6 @@ impl Payloads {
                     critical: false, ..
                 }
                 | Payload::CertificateRequest(_)
-                | Payload::Configuration(_)
                 | Payload::Eap(_)
                 | Payload::Encrypted(_)
                 | Payload::EncryptedFragment(_) => {}

@@ -27,6 +27,7 @@ impl Tunnel {
             Gate::Creating { .. } | Gate::Present(_) => return,
         };
         self.announce(cx);
+        self.remember_addresses(cx);
         let (update, create): (Vec<_>, Vec<_>) = self
             .policies
             .all_holding()
@@ -141,6 +142,7 @@ impl Tunnel {
     ) {
         match awaited {
             Awaited::Creation => self.created(result.err(), cx),
+            Awaited::Amendment => self.amended(result.err(), cx),
             Awaited::Move(position) => self.moved(position, result.err(), cx),
             Awaited::Addition { epoch, sa } => self.sa_added(epoch, sa, result.err(), cx),
             Awaited::Proof { epoch, round_trip } => {
@@ -182,6 +184,27 @@ impl Tunnel {
             self.begin(cx);
             return;
         };
+        self.policies_refused(error, left, cx);
+    }
+
+    /// The policies of newly assigned addresses are in the kernel, or not.
+    fn amended(&mut self, error: Option<XfrmError>, cx: &mut Context<'_>) {
+        let amending = std::mem::take(&mut self.amending);
+        if let Some(error) = error
+            && matches!(self.gate, Gate::Present(_))
+        {
+            let mut left = self.own_policies();
+            left.retain(|key| !amending.contains(key));
+            self.policies_refused(error, left, cx);
+        }
+    }
+
+    fn policies_refused(
+        &mut self,
+        error: XfrmError,
+        left: BTreeSet<PolicyKey>,
+        cx: &mut Context<'_>,
+    ) {
         let reason = match error {
             XfrmError::Exists(text) => format!(
                 "a policy with the selectors of this tunnel exists already and is not ours ({text}); \

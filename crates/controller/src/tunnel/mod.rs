@@ -4,6 +4,7 @@
 //! pings, IKE requests and events go out. Where the gate ought to be follows from the epochs alone
 //! ([`Tunnel::chosen`]); [`Tunnel::settle`] moves the kernel there.
 
+mod addressing;
 pub(crate) mod epoch;
 pub(crate) mod gate;
 mod kernel;
@@ -31,8 +32,10 @@ use crate::config::{Role, TunnelConfig};
 use crate::crypto::Crypto;
 use crate::event::{EpochNumber, EventKind};
 use crate::host::Host;
-use crate::ike::{ChildId, Endpoint, IkeSaId, Path, Peer, TunnelId};
-use crate::io::{CommandId, CommandOutcome, Output, PolicyKey, RouteSpec, SaId, XfrmOp};
+use crate::ike::{Assigned, ChildId, Endpoint, IkeSaId, Path, Peer, TunnelId};
+use crate::io::{
+    AddressSpec, CommandId, CommandOutcome, Output, PolicyKey, RouteSpec, SaId, XfrmOp,
+};
 use crate::outbox::{Outbox, Owner};
 
 /// Epochs that one tunnel may have at a time, draining ones included: an open one, its predecessor,
@@ -53,6 +56,8 @@ pub(crate) enum Awaited {
     Creation,
     /// The `out` policies to a new position.
     Move(Position),
+    /// Policies of newly assigned addresses into the kernel.
+    Amendment,
     /// One SA of an epoch into the kernel.
     Addition { epoch: EpochNumber, sa: SaId },
     /// An inbound packet counter, after a reply to a ping.
@@ -112,6 +117,9 @@ pub(crate) struct Context<'a> {
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     pub(crate) id: TunnelId,
+    /// As configured.
+    pub(crate) configured: Arc<TunnelConfig>,
+    /// The same, with virtual addresses as they are now.
     pub(crate) config: Arc<TunnelConfig>,
     reqids: Reqids,
     policies: Policies,
@@ -136,6 +144,13 @@ pub(crate) struct Tunnel {
     /// Why it comes to its end, once it does: nothing is started or accepted any more.
     ending: Option<&'static str>,
     routes: BTreeSet<RouteSpec>,
+    /// The host's virtual addresses that are this tunnel's.
+    addresses: BTreeSet<AddressSpec>,
+    /// What the server assigned last.
+    assigned: Assigned,
+    /// Policies on their way into the kernel beside those that are there.
+    amending: BTreeSet<PolicyKey>,
+    policies_changed: bool,
     wishes: Vec<(CommandId, Wish)>,
     counters: Counters,
     last_error: Option<String>,
@@ -144,11 +159,19 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(crate) fn new(id: TunnelId, config: Arc<TunnelConfig>, reqids: Reqids) -> Self {
+    /// `leased` is what the tunnel's pools have for its peer.
+    pub(crate) fn new(
+        id: TunnelId,
+        configured: Arc<TunnelConfig>,
+        reqids: Reqids,
+        leased: &[IpAddr],
+    ) -> Self {
+        let config = addressing::with_addresses(&configured, leased);
         Self {
             id,
             reqids,
             policies: Policies::new(&config, reqids),
+            configured,
             config,
             gate: Gate::Down,
             epochs: Vec::new(),
@@ -163,6 +186,10 @@ impl Tunnel {
             solitary: false,
             ending: None,
             routes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            assigned: Assigned::default(),
+            amending: BTreeSet::new(),
+            policies_changed: false,
             wishes: Vec::new(),
             counters: Counters::default(),
             last_error: None,
@@ -245,6 +272,7 @@ impl Tunnel {
         self.remove_all_sas(cx);
         self.close_sessions(cx);
         self.sync_routes(cx);
+        self.forget_addresses(cx);
         if !was_down {
             self.event(cx, None, EventKind::Down);
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::epoch::Epoch;
-use crate::config::TunnelConfig;
+use crate::config::{AddressRequest, TunnelConfig};
 use crate::io::{PolicyAction, PolicyDirection, PolicyKey, PolicySpec};
 
 /// ICMPv6 types of neighbour discovery: router solicitation to redirect (RFC 4861 §4).
@@ -45,6 +45,8 @@ pub(crate) struct Reqids {
 #[derive(Debug)]
 pub(crate) struct Policies {
     pairs: Vec<Pair>,
+    /// What holds whatever the gate does: any source of a client that is assigned its address.
+    guards: Vec<Pair>,
     reqids: Reqids,
     base: u32,
     forward: bool,
@@ -53,16 +55,11 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub(crate) fn new(config: &TunnelConfig, reqids: Reqids) -> Self {
-        let mut pairs = BTreeSet::new();
-        for &local in &config.local_traffic {
-            for &remote in &config.remote_traffic {
-                if local.addr().is_ipv4() == remote.addr().is_ipv4() {
-                    pairs.insert(Pair { local, remote });
-                }
-            }
-        }
+        let request = config.addressing.request();
+        let anything = request.map(AddressRequest::everything);
         Self {
-            pairs: pairs.into_iter().collect(),
+            pairs: pairs(&config.local_traffic, &config.remote_traffic),
+            guards: pairs(&anything.unwrap_or_default(), &config.remote_traffic),
             reqids,
             base: config.template.priority,
             forward: config.template.forward,
@@ -114,12 +111,14 @@ impl Policies {
             },
             Some(_) | None => hold,
         };
-        self.pairs
-            .iter()
-            .map(|&pair| PolicySpec {
+        let pinned = self.pairs.iter().map(|&pair| (pair, action(pair)));
+        let guards = self.guards.iter().map(|&pair| (pair, hold));
+        pinned
+            .chain(guards)
+            .map(|(pair, action)| PolicySpec {
                 key: key(PolicyDirection::Out, pair.local, pair.remote),
                 priority: self.priority(pair),
-                action: action(pair),
+                action,
             })
             .collect()
     }
@@ -135,6 +134,7 @@ impl Policies {
         let exempt = self
             .pairs
             .iter()
+            .chain(&self.guards)
             .filter(|pair| self.exempt_neighbour_discovery && pair.local.addr().is_ipv6());
         exempt.flat_map(move |pair| {
             let priority = self.priority(*pair).saturating_sub(EXEMPT_AHEAD);
@@ -160,6 +160,19 @@ impl Policies {
         let width = |net: IpNet| u32::from(net.max_prefix_len() - net.prefix_len());
         self.base + width(pair.local) + width(pair.remote)
     }
+}
+
+/// Each local network with each remote one of its own family.
+fn pairs(local: &[IpNet], remote: &[IpNet]) -> Vec<Pair> {
+    let mut pairs = BTreeSet::new();
+    for &local in local {
+        for &remote in remote {
+            if local.addr().is_ipv4() == remote.addr().is_ipv4() {
+                pairs.insert(Pair { local, remote });
+            }
+        }
+    }
+    pairs.into_iter().collect()
 }
 
 fn key(direction: PolicyDirection, source: IpNet, destination: IpNet) -> PolicyKey {

@@ -9,6 +9,9 @@ use crate::config::{Role, Start};
 use crate::ike::Endpoint;
 use crate::status::{EpochStatus, GateStatus, HELD_PACKETS_MAX, TunnelStatus};
 
+/// A side without networks: its virtual addresses are not assigned yet.
+const DYNAMIC: &str = "dynamic";
+
 impl Tunnel {
     pub(crate) fn status(&self, ike: &Endpoint, now: Timestamp) -> TunnelStatus {
         let open = self.gate.open_epoch();
@@ -29,8 +32,10 @@ impl Tunnel {
             pairs.map(|pair| pair.to_string()).collect()
         });
         let latest = self.epochs.iter().max_by_key(|epoch| epoch.number);
-        let strings =
-            |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect();
+        let strings = |networks: &[ipnet::IpNet]| match networks {
+            [] => vec![DYNAMIC.to_owned()],
+            _ => networks.iter().map(ToString::to_string).collect(),
+        };
         TunnelStatus {
             name: self.config.name.to_string(),
             role: match self.config.role {
@@ -45,6 +50,9 @@ impl Tunnel {
             open_epoch: open.map(|epoch| epoch.0),
             local_traffic: strings(&self.config.local_traffic),
             remote_traffic: strings(&self.config.remote_traffic),
+            virtual_addresses: self.virtual_addresses(),
+            dns: self.assigned.dns.clone(),
+            dns_domains: self.assigned.domains.clone(),
             refused_traffic: refused.unwrap_or_default(),
             ike: self
                 .sessions

@@ -1,5 +1,7 @@
 //! What IKE tells a tunnel, and what becomes of its epochs then.
 
+use epochgate_ike_wire::NotifyType;
+
 use super::epoch::{Check, Epoch, Proving, Stage, Usable};
 use super::gate::{Gate, Position};
 use super::ladder::Effort;
@@ -10,6 +12,10 @@ use crate::event::{EpochNumber, EventKind};
 use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Refused, Side};
 use crate::io::{CommandOutcome, SaId, XfrmOp};
 use crate::outbox::Owner;
+
+/// Notifies about virtual addresses, by their numbers (RFC 7296 §3.10.1).
+const INTERNAL_ADDRESS_FAILURE: u16 = NotifyType::INTERNAL_ADDRESS_FAILURE.0;
+const FAILED_CP_REQUIRED: u16 = NotifyType::FAILED_CP_REQUIRED.0;
 
 /// Longest that an inbound SA stays whose deletion the peer does not confirm.
 const DELETE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -28,6 +34,8 @@ impl Tunnel {
                 self.child_refused(session, replaces, error, cx);
             }
             IkeEvent::OfferRefused(what) => self.offer_refused(what, cx),
+            // The controller looks for one.
+            IkeEvent::AddressWanted => {}
             IkeEvent::ChildRedundant(child) | IkeEvent::ChildDeletedByPeer(child) => {
                 self.child_ended_by_peer(child, cx);
             }
@@ -78,6 +86,15 @@ impl Tunnel {
                 nat: peer.nat,
             },
         );
+        if let Some(assigned) = peer.assigned.clone() {
+            self.assigned(assigned, cx);
+        }
+        if self.config.addressing.pools().is_some() {
+            let addresses = self.virtual_addresses();
+            if !addresses.is_empty() {
+                self.event(cx, None, EventKind::AddressesLeased { addresses });
+            }
+        }
         self.know_session(session, peer, cx);
     }
 
@@ -326,6 +343,15 @@ impl Tunnel {
                 self.failed_epochs = self.failed_epochs.saturating_add(1);
                 "the peer wants no more Child SAs (NO_ADDITIONAL_SAS)".to_owned()
             }
+            ChildError::Notify(INTERNAL_ADDRESS_FAILURE) => {
+                "the server has no virtual address for \
+                 us (INTERNAL_ADDRESS_FAILURE): its pool is exhausted, or has none of the IP \
+                 versions that `virtual.request` names"
+                    .to_owned()
+            }
+            ChildError::Notify(FAILED_CP_REQUIRED) => "the server wants to assign our address \
+                 (FAILED_CP_REQUIRED): set `virtual.request`"
+                .to_owned(),
             ChildError::Notify(kind) => format!("the peer refused with notify {kind}"),
             ChildError::Nonsense => "the peer's answer does not fit our request".to_owned(),
         };
@@ -357,6 +383,16 @@ impl Tunnel {
                 .to_owned(),
             Refused::Child(ChildError::NoAdditionalSas) => {
                 "the peer wants too many Child SAs (NO_ADDITIONAL_SAS)".to_owned()
+            }
+            Refused::Child(ChildError::Notify(INTERNAL_ADDRESS_FAILURE)) => {
+                "the peer gets no virtual address (INTERNAL_ADDRESS_FAILURE): the pools of \
+                 `virtual.pools` are exhausted, or have none of the IP versions that it asks for"
+                    .to_owned()
+            }
+            Refused::Child(ChildError::Notify(FAILED_CP_REQUIRED)) => {
+                "the peer does not ask for a virtual address (FAILED_CP_REQUIRED): let it ask, or \
+                 name its networks in `traffic.remote` instead of `virtual.pools`"
+                    .to_owned()
             }
             Refused::Child(ChildError::Notify(kind)) => {
                 format!("the peer's wish for a Child SA is refused with notify {kind}")

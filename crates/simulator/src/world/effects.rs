@@ -1,5 +1,6 @@
 //! What controllers and kernels do to the world, and what the world makes of it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use epochgate_controller::io::SaId;
@@ -73,6 +74,17 @@ impl World {
             Output::RemoveRoute(route) => {
                 self.nodes[id.0].routes.remove(&route);
             }
+            Output::AddAddress(spec) => {
+                let mut addresses = self.nodes[id.0].kernel.addresses().to_vec();
+                addresses.push(spec.address);
+                self.change_addresses(id, addresses);
+            }
+            Output::RemoveAddress(spec) => {
+                let mut addresses = self.nodes[id.0].kernel.addresses().to_vec();
+                addresses.retain(|address| *address != spec.address);
+                self.change_addresses(id, addresses);
+            }
+            Output::Resolver(_) => {}
             Output::Event(event) => {
                 let now = self.now;
                 self.remember(|| {
@@ -89,6 +101,11 @@ impl World {
             }
             Output::Wait(..) => {}
         }
+    }
+
+    fn change_addresses(&mut self, id: NodeId, addresses: Vec<IpAddr>) {
+        self.nodes[id.0].kernel.set_addresses(addresses.clone());
+        self.notice(id, Input::Addresses(addresses));
     }
 
     pub(super) fn take_effect(&mut self, id: NodeId, effect: Effect) {

@@ -13,6 +13,7 @@ mod rekey;
 mod search;
 mod selectors;
 mod siblings;
+mod virtual_addresses;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,6 +21,7 @@ mod informational;
 mod key_derivation;
 mod nat;
 mod sharing;
+mod virtual_addresses;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -404,6 +405,7 @@ impl Pair {
                         IkeEvent::Joined(_)
                         | IkeEvent::ChildRefused { .. }
                         | IkeEvent::OfferRefused(_)
+                        | IkeEvent::AddressWanted
                         | IkeEvent::ChildRedundant(_)
                         | IkeEvent::PathChanged(_)
                         | IkeEvent::KeepaliveDue(_)
