@@ -162,6 +162,8 @@ pub struct Credential {
     pub key: Arc<dyn SigningKey>,
     /// How an RSA key signs for a peer that speaks RFC 7427.
     pub rsa_padding: RsaPadding,
+    /// The time in which our own certificate is valid, first and last second.
+    pub validity: (UnixTime, UnixTime),
 }
 
 /// How an RSA key signs (RFC 8247 §3.2).
@@ -188,6 +190,7 @@ impl fmt::Debug for Credential {
             certificates,
             key,
             rsa_padding,
+            validity: _,
         } = self;
         write!(
             f,
@@ -213,8 +216,8 @@ impl Eq for TrustedAuthorities {}
 /// Makes credentials and authorities of files' contents. The reader of the configuration holds
 /// one.
 pub trait Pki {
-    /// Our certificates and private key, each in PEM. They must belong together, the certificate
-    /// must be valid at `now` and name `identity`.
+    /// Our certificates and private key, each in PEM. They must belong together, and be valid at
+    /// `now` where that is known.
     ///
     /// # Errors
     /// What is wrong, and in which of the two.
@@ -222,7 +225,7 @@ pub trait Pki {
         &self,
         certificates: &[u8],
         key: &[u8],
-        now: UnixTime,
+        now: Option<UnixTime>,
     ) -> Result<OwnCertificate, Unusable>;
 
     /// Authorities and revocation lists, each file in PEM (a revocation list also in DER).
@@ -252,8 +255,8 @@ pub struct AuthorityFiles<'a> {
     pub revocation_lists: &'a [Vec<u8>],
     /// Whether a revocation list past its next update still counts.
     pub accept_stale: bool,
-    /// The time now.
-    pub now: UnixTime,
+    /// The time at which all must be valid, where that is known.
+    pub now: Option<UnixTime>,
 }
 
 /// Why a file of certificates or keys is of no use.

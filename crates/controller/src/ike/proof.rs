@@ -145,6 +145,17 @@ fn sign(
     id_body: &[u8],
 ) -> Result<Proof, String> {
     let tunnel = &config.name;
+    let (first, last) = credential.validity;
+    if ctx.wall_clock.is_some_and(|now| last < now) {
+        return Err(format!(
+            "our certificate of tunnel {tunnel} has expired: renew it and reload"
+        ));
+    }
+    if ctx.wall_clock.is_some_and(|now| now < first) {
+        return Err(format!(
+            "our certificate of tunnel {tunnel} is not valid yet: is this host's clock right?"
+        ));
+    }
     let kind = credential.key.kind();
     let hashes = handshake.abilities.hashes;
     let choice = signature::choose(kind, credential.rsa_padding, hashes).ok_or_else(|| {
