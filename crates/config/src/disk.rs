@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use epochgate_controller::pki::{Pki, UnixTime};
+use epochgate_pki::X509;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -14,6 +16,10 @@ use crate::keys::{FILE_LEN_MAX, PSK_LEN_MAX};
 
 /// Octets of a line end behind a secret (CR LF), and one that shows that it is too long.
 const PSK_EXTRA: usize = 3;
+/// Octets of a file with a private key at most.
+const KEY_LEN_MAX: usize = 64 << 10;
+/// Octets of a file with certificates or revocation lists at most.
+const CERTIFICATES_LEN_MAX: usize = 16 << 20;
 /// Octets of a policy template at most.
 const TEMPLATE_LEN_MAX: usize = 64 << 10;
 /// Names of templates that are listed at most.
@@ -27,6 +33,8 @@ pub struct Disk {
     pub base: PathBuf,
     /// Directory of policy templates instead of the configuration's.
     pub policies: Option<PathBuf>,
+    /// The time at which certificates must be valid; `None`: that is not looked at.
+    pub now: Option<UnixTime>,
 }
 
 impl Disk {
@@ -36,6 +44,7 @@ impl Disk {
         Self {
             base: config.parent().map(Path::to_owned).unwrap_or_default(),
             policies: None,
+            now: None,
         }
     }
 
@@ -52,6 +61,25 @@ impl Files for Disk {
         let mut octets = Zeroizing::new(Vec::with_capacity(most));
         file.take(most as u64).read_to_end(&mut octets)?;
         Ok(SecretFile { octets, mode })
+    }
+
+    fn private_key(&self, path: &str) -> io::Result<SecretFile> {
+        let (file, mode) = open_regular(&self.base.join(path))?;
+        let octets = read_octets(file, KEY_LEN_MAX)?;
+        Ok(SecretFile { octets, mode })
+    }
+
+    fn certificates(&self, path: &str) -> io::Result<Vec<u8>> {
+        let (file, _) = open_regular(&self.base.join(path))?;
+        read_octets(file, CERTIFICATES_LEN_MAX).map(|octets| octets.to_vec())
+    }
+
+    fn pki(&self) -> &dyn Pki {
+        &X509
+    }
+
+    fn now(&self) -> Option<UnixTime> {
+        self.now
     }
 
     fn template(&self, directory: &Path, name: &str) -> io::Result<Option<String>> {
@@ -118,6 +146,23 @@ fn open_regular(path: &Path) -> io::Result<(File, u32)> {
         io::ErrorKind::InvalidInput,
         "not a regular file",
     ))
+}
+
+/// The octets of a file, which are wiped when they are dropped; no copy of them stays behind while
+/// the vector grows.
+fn read_octets(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let claimed = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let too_long = || {
+        let text = format!("longer than {most} octets");
+        io::Error::new(io::ErrorKind::FileTooLarge, text)
+    };
+    if claimed > most {
+        return Err(too_long());
+    }
+    let mut octets = Zeroizing::new(Vec::with_capacity(claimed + 1));
+    let limit = u64::try_from(claimed).unwrap_or(u64::MAX);
+    file.take(limit).read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 fn read_limited(file: File, most: usize) -> io::Result<String> {

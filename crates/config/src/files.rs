@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use epochgate_controller::pki::{Pki, UnixTime};
 use zeroize::Zeroizing;
 
 /// Reads the files that a configuration names.
@@ -13,6 +14,25 @@ pub trait Files {
     /// # Errors
     /// As the system says: not found, permission denied, not a regular file.
     fn secret(&self, path: &str) -> io::Result<SecretFile>;
+
+    /// The private key in the file that `key` names.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn private_key(&self, path: &str) -> io::Result<SecretFile>;
+
+    /// A file of certificates or revocation lists.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn certificates(&self, path: &str) -> io::Result<Vec<u8>>;
+
+    /// Who understands such files.
+    fn pki(&self) -> &dyn Pki;
+
+    /// The time at which certificates must be valid; `None`: that is not looked at, and they are
+    /// judged when they are used.
+    fn now(&self) -> Option<UnixTime>;
 
     /// The text of the policy template `name` in `directory`; `None` if there is no such file.
     ///
@@ -26,7 +46,7 @@ pub trait Files {
 
 /// A secret and who may read it.
 pub struct SecretFile {
-    /// The file's octets, at most [`crate::keys::PSK_LEN_MAX`] and a few more.
+    /// The file's octets.
     pub octets: Zeroizing<Vec<u8>>,
     /// Its permission bits (`st_mode & 07777`).
     pub mode: u32,

@@ -36,9 +36,15 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.local.address",
     "tunnel.NAME.local.id",
     "tunnel.NAME.local.psk-file",
+    "tunnel.NAME.local.cert",
+    "tunnel.NAME.local.key",
+    "tunnel.NAME.local.signature",
     "tunnel.NAME.remote",
     "tunnel.NAME.remote.address",
     "tunnel.NAME.remote.id",
+    "tunnel.NAME.remote.ca",
+    "tunnel.NAME.remote.crl",
+    "tunnel.NAME.remote.stale-crl",
     "tunnel.NAME.traffic",
     "tunnel.NAME.traffic.local",
     "tunnel.NAME.traffic.remote",
@@ -255,6 +261,10 @@ pub const DEFAULT_VIRTUAL_INTERFACE: &str = "lo";
 pub const PSK_LEN_MIN: usize = 16;
 /// Octets of a pre-shared key at most.
 pub const PSK_LEN_MAX: usize = 1024;
+/// Octets of a distinguished name's text at most.
+pub const DISTINGUISHED_NAME_LEN_MAX: usize = 1024;
+/// Files of authorities, and of revocation lists, of one tunnel at most.
+pub const AUTHORITY_FILES_MAX: usize = 16;
 /// Octets of an identity at most; a host name has no more (RFC 1035 §2.3.4).
 pub const IDENTITY_LEN_MAX: usize = 253;
 

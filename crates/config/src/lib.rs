@@ -7,6 +7,7 @@
 
 mod addressing;
 mod algorithms;
+mod auth;
 mod checks;
 mod daemon;
 mod diagnostic;

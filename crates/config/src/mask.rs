@@ -3,8 +3,7 @@
 //! It works on text rather than on parsed values, because a file that does not parse is shown too.
 //! Lengths in octets stay as they are, so that carets still point at the right place.
 
-/// Keys whose values nobody may see. Only `psk-file` is ours; the others are what people write
-/// when they put a secret into the file itself.
+/// Keys whose values nobody may see: what people write when they put a secret into the file itself.
 const SECRET_KEYS: [&str; 6] = [
     "psk",
     "secret",
@@ -13,6 +12,9 @@ const SECRET_KEYS: [&str; 6] = [
     "key",
     "shared-key",
 ];
+
+/// Names a file of ours; people write key material behind it all the same.
+const PATH_KEY: &str = "key";
 
 /// The text with the value of every secret key replaced by asterisks.
 pub(crate) fn secrets(text: &str) -> String {
@@ -34,6 +36,12 @@ pub(crate) fn secrets(text: &str) -> String {
     shown
 }
 
+/// Whether a value in quotes is the name of a PEM file: key material has no dot.
+fn is_file_name(value: &str) -> bool {
+    let inner = value.strip_prefix('"').and_then(|it| it.split('"').next());
+    inner.is_some_and(|name| name.ends_with(".key") || name.ends_with(".pem"))
+}
+
 /// Where the next secret value begins, after its `key =`.
 fn next_secret(text: &str) -> Option<usize> {
     let is_word = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
@@ -53,6 +61,9 @@ fn next_secret(text: &str) -> Option<usize> {
         let after = text[end..].trim_start_matches(['"', '\'', ' ', '\t']);
         if let Some(value) = after.strip_prefix('=') {
             let value = value.trim_start_matches([' ', '\t']);
+            if word == PATH_KEY && is_file_name(value) {
+                continue;
+            }
             return Some(text.len() - value.len());
         }
     }
@@ -95,6 +106,8 @@ mod tests {
         let want = r#"local = { id = "a", psk = **********, address = "%any" }"#;
         assert_eq!(secrets(text), want);
         assert_eq!(secrets("psk-file = \"/x\""), "psk-file = \"/x\"");
+        assert_eq!(secrets("key = \"/x/gate.key\""), "key = \"/x/gate.key\"");
+        assert_eq!(secrets("key = \"/x/gate\""), "key = *********");
     }
 
     #[test]

@@ -3,20 +3,19 @@
 
 use std::net::IpAddr;
 
-use epochgate_controller::Secret;
 use epochgate_controller::config::{
-    AuthConfig, End, EpochConfig, Identity, NatTraversal, OnStop, PingConfig, Role, Start,
-    TunnelConfig, TunnelName,
+    End, EpochConfig, Identity, NatTraversal, OnStop, PingConfig, Role, Start, TunnelConfig,
+    TunnelName,
 };
 
 use crate::addressing::{self, Pools, Virtual};
 use crate::algorithms;
+use crate::auth::{self, Ends};
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::files::Files;
 use crate::ike_sa;
 use crate::keys::{
     EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
-    PSK_LEN_MAX, PSK_LEN_MIN,
 };
 use crate::path;
 use crate::reader::{At, Section};
@@ -33,9 +32,6 @@ const STARTS: [(&str, Start); 3] = [
 const NAT_TRAVERSALS: [(&str, NatTraversal); 2] =
     [("auto", NatTraversal::Auto), ("off", NatTraversal::Off)];
 const ON_STOPS: [(&str, OnStop); 2] = [("block", OnStop::Block), ("remove", OnStop::Remove)];
-/// Permission bits that a secret's file must not have: writable by its group, anything for others.
-const FORBIDDEN_MODE: u32 = 0o027;
-
 /// A tunnel that is right in itself, with the places that checks between tunnels point at.
 pub(crate) struct Draft {
     pub(crate) config: TunnelConfig,
@@ -71,7 +67,12 @@ pub(crate) fn read(
     }
     let local = read_end(&local_section, "branch.example", sink);
     let remote = read_end(&remote_section, "hq.example", sink);
-    let psk = read_psk(&local_section, files, sink);
+    let ends = Ends {
+        local: &local_section,
+        remote: &remote_section,
+        local_id: local.id.as_ref(),
+    };
+    let auth = auth::read(&ends, files, sink);
     check_outer_families(&local, &remote, sink);
     let start = read_word(section, "start", &STARTS, sink);
     check_reachable(section, role, &remote, start.as_ref(), sink);
@@ -126,20 +127,21 @@ pub(crate) fn read(
         // Known once they are leased; the pools' own networks are nobody's policies.
         traffic.remote.clear();
     }
-    let (local_id, remote_id) = (local.id?, remote.id?);
+    let auth = auth?;
+    let (local_id, remote_id) = (local.id.map(|at| at.value).or(auth.subject)?, remote.id?);
     let networks = |side: &[At<_>]| side.iter().map(|at| at.value).collect();
     let config = TunnelConfig {
         name: TunnelName(name.value.into()),
         role,
         local: End {
             address: local.address.value,
-            id: local_id.value,
+            id: local_id,
         },
         remote: End {
             address: remote.address.value,
             id: remote_id.value,
         },
-        auth: AuthConfig::psk(psk?),
+        auth: auth.config,
         local_traffic: networks(&traffic.local),
         remote_traffic: networks(&traffic.remote),
         template: template.policy,
@@ -225,6 +227,8 @@ fn read_end(section: &Section<'_>, example_id: &str, sink: &mut Sink) -> ReadEnd
             value,
             span: text.span,
         }),
+        // The certificate's subject, which is not known yet.
+        (None, _) if section.has("cert") => None,
         (None, Some(value)) => Some(At {
             value: Identity::Address(value),
             span: span.clone(),
@@ -290,59 +294,6 @@ fn check_reachable(
         }
         (_, Some(Start::Listen) | None) => {}
     }
-}
-
-fn read_psk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
-    let Some(path) = section.text("psk-file", sink) else {
-        if section.is_present() && !section.has("psk-file") && !section.has("psk") {
-            let example = "psk-file = \"/etc/epochgate/NAME.psk\", a file that holds the secret";
-            section.missing("psk-file", example, sink);
-        }
-        return None;
-    };
-    let shown = quoted(path.value);
-    let file = match files.secret(path.value) {
-        Ok(file) => file,
-        Err(error) => {
-            let title = format!("the secret in {shown} can't be read");
-            let mistake = sink.error(path.span, title, error.to_string());
-            match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    mistake.help(format!(
-                        "make one: (umask 077; openssl rand -base64 32 > {})",
-                        path.value.escape_debug()
-                    ));
-                }
-                std::io::ErrorKind::PermissionDenied => {
-                    mistake.help("this needs the rights of the file's owner, usually root");
-                }
-                _ => {}
-            }
-            return None;
-        }
-    };
-    if file.mode & FORBIDDEN_MODE != 0 {
-        let title = format!("the secret in {shown} is open to other users");
-        sink.error(path.span, title, format!("mode {:04o}", file.mode))
-            .help(format!("chmod 600 {}", path.value.escape_debug()));
-        return None;
-    }
-    let octets = file.octets.as_slice();
-    let secret = octets.strip_suffix(b"\n").unwrap_or(octets);
-    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-    if !(PSK_LEN_MIN..=PSK_LEN_MAX).contains(&secret.len()) {
-        let size = if secret.len() < PSK_LEN_MIN {
-            "short"
-        } else {
-            "long"
-        };
-        let title = format!("the secret in {shown} is too {size}");
-        let label = format!("{PSK_LEN_MIN} to {PSK_LEN_MAX} octets are wanted");
-        sink.error(path.span, title, label)
-            .help("a good one: openssl rand -base64 32");
-        return None;
-    }
-    Some(Secret::from(secret))
 }
 
 fn read_epoch(section: &Section<'_>, sink: &mut Sink) -> EpochConfig {

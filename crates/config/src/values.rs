@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use epochgate_controller::config::Identity;
+use epochgate_controller::distinguished_name::DistinguishedName;
 use ipnet::IpNet;
 
 use crate::diagnostic::{Sink, listed, nearest, quoted};
-use crate::keys::{Bounds, IDENTITY_LEN_MAX};
+use crate::keys::{Bounds, DISTINGUISHED_NAME_LEN_MAX, IDENTITY_LEN_MAX};
 use crate::reader::{At, Section};
 
 /// "Chosen by the route" (local) or "anybody" (remote).
@@ -255,15 +256,29 @@ pub(crate) fn network(text: &At<&str>, sink: &mut Sink) -> Option<IpNet> {
     Some(network)
 }
 
-/// An identity: an address, `user@host`, `keyid:` and hexadecimal octets, else a host name.
+/// An identity: an address, `user@host`, `keyid:` and hexadecimal octets, a distinguished name,
+/// else a host name.
 pub(crate) fn identity(text: &At<&str>, sink: &mut Sink) -> Option<Identity> {
     let mut refuse = |label: &str, help: &str| {
         let title = format!("{} is not an identity", quoted(text.value));
         sink.error(text.span.clone(), title, label).help(help);
         None
     };
-    let forms = "an address, a host name, user@host, or keyid: and hexadecimal octets";
+    let forms = "an address, a host name, user@host, a distinguished name, or keyid: and hexadecimal \
+                 octets";
     let value = text.value;
+    let begins_as_name = value.split_once('=').is_some_and(|(kind, _)| {
+        !kind.is_empty() && kind.trim().chars().all(|c| c.is_ascii_alphabetic())
+    });
+    if begins_as_name && value.len() <= DISTINGUISHED_NAME_LEN_MAX {
+        return match DistinguishedName::from_text(value) {
+            Some(name) => Some(Identity::Dn(name)),
+            None => refuse(
+                "no distinguished name (RFC 4514)",
+                "for example \"CN=gate.example, O=Example, C=DE\", the most particular part first",
+            ),
+        };
+    }
     if value.is_empty() || value.len() > IDENTITY_LEN_MAX {
         return refuse("empty or too long", forms);
     }

@@ -13,6 +13,21 @@ policy  = "site-to-site"
 traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
 "#;
 
+/// The same with certificates.
+const CERTIFIED: &str = r#"[tunnel.branch]
+role    = "client"
+local   = { id = "gate.example", cert = "/gate.pem", key = "/gate.key" }
+remote  = { address = "203.0.113.1", id = "hq.example", ca = ["/ca.pem"] }
+policy  = "site-to-site"
+traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
+"#;
+
+/// [`CERTIFIED`] with one text in it replaced.
+fn certified(old: &str, new: &str) -> String {
+    assert!(CERTIFIED.contains(old));
+    refused(&CERTIFIED.replace(old, new))
+}
+
 fn refused(text: &str) -> String {
     refused_with(&Memory::default(), text)
 }
@@ -185,6 +200,19 @@ mistakes! {
     a_cookie_threshold_that_is_never_reached: and("[ike]\ncookie-threshold = 50\nhalf-open-max = 50\n"),
     a_bound_of_half_open_ike_sas_that_is_unknown: and("[ike]\nhalf-open = 10\n"),
     a_half_open_lifetime_too_short: and("[ike]\nhalf-open-lifetime = \"1s\"\n"),
+    a_certificate_without_its_key: certified(", key = \"/gate.key\"", ""),
+    a_certificate_that_is_not_there: certified("/gate.pem", "/none.pem"),
+    a_certificate_that_has_expired: certified("/gate.pem", "/old.pem"),
+    a_certificate_that_names_somebody_else: certified("gate.example", "other.example"),
+    a_certificate_file_without_certificate: certified("/gate.pem", "/nonsense.pem"),
+    a_private_key_of_another_certificate: certified("/gate.key", "/other.key"),
+    a_private_key_that_others_can_read: certified("/gate.key", "/open.key"),
+    a_certificate_without_authorities: certified(", ca = [\"/ca.pem\"]", ""),
+    authorities_that_are_no_list: certified("[\"/ca.pem\"]", "\"/ca.pem\""),
+    an_authority_file_without_certificate: certified("[\"/ca.pem\"]", "[\"/ca.pem\", \"/nonsense.pem\"]"),
+    a_revocation_list_that_is_stale: certified("ca = [", "crl = [\"/stale.crl\"], ca = ["),
+    a_pre_shared_key_that_proves_nothing: certified("cert =", "psk-file = \"/good.psk\", cert ="),
+    a_distinguished_name_that_is_none: certified("id = \"hq.example\"", "id = \"CN=hq, XX=y\""),
     a_socket_path_that_is_relative: and("[daemon]\nsocket = \"control.sock\"\n"),
     a_socket_path_that_is_too_long: and(&format!("[daemon]\nsocket = \"/{}\"\n", "x".repeat(107))),
     the_same_traffic_in_two_tunnels: and(&second("branch2.example", "10.1.0.0/16", "10.2.0.0/16")),

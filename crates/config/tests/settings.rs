@@ -10,10 +10,11 @@ use common::{Memory, SECRET};
 use epochgate_config::keys::REPLAY_WINDOW;
 use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
 use epochgate_controller::config::{
-    AuthConfig, EspSuite, HalfOpenConfig, Identity, IkeSuite, NatTraversal, OnStop, Role, Start,
-    TunnelConfig,
+    AuthConfig, EspSuite, HalfOpenConfig, Identity, IkeSuite, LocalAuth, NatTraversal, OnStop,
+    RemoteAuth, Role, Start, TunnelConfig,
 };
 use epochgate_controller::crypto::{Cipher, Group, Prf};
+use epochgate_controller::pki::RsaPadding;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -336,5 +337,32 @@ virtual = { pools = ["staff"] }
     );
     assert_eq!(pools[0].dns, ["10.2.0.53".parse::<std::net::IpAddr>()?]);
     assert_eq!(pools[0].domains, ["hq.example"]);
+    Ok(())
+}
+
+#[test]
+fn certificates_are_read_and_the_subject_is_the_identity_where_none_is_written()
+-> Result<(), Box<dyn Error>> {
+    let text = r#"
+[tunnel.branch]
+role    = "client"
+local   = { cert = "/gate.pem", key = "/gate.key", signature = "rsa-pkcs1" }
+remote  = { address = "203.0.113.1", id = "CN=hq, O=Test", ca = ["/ca.pem"], crl = ["/stale.crl"], stale-crl = "accept" }
+policy  = "site-to-site"
+traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
+"#;
+    let loaded = load("test", text, &Memory::default())?;
+    let tunnel = &loaded.config.tunnels[0];
+    assert_eq!(tunnel.local.id.to_string(), "CN=gate, O=Test");
+    assert_eq!(tunnel.remote.id.to_string(), "CN=hq, O=Test");
+    let LocalAuth::Certificate(credential) = &tunnel.auth.local else {
+        return Err("no certificate".into());
+    };
+    assert_eq!(credential.certificates.len(), 1);
+    assert_eq!(credential.rsa_padding, RsaPadding::Pkcs1);
+    let RemoteAuth::Certificate(authorities) = &tunnel.auth.remote else {
+        return Err("no authorities".into());
+    };
+    assert_eq!(authorities.0.key_hashes().len(), 1);
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! `epochgate check`: a configuration file without a daemon.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use epochgate_config::{Disk, load, read_text};
+use epochgate_controller::pki::UnixTime;
 
 use crate::failure::Failure;
 use crate::terminal::Paint;
@@ -10,11 +12,18 @@ use crate::terminal::Paint;
 /// Tunnels that are named at most; of more only the number is of interest.
 const NAMED_MAX: usize = 16;
 
+/// The time at which certificates must be valid.
+fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime(since.map_or(0, |since| since.as_secs()))
+}
+
 /// One line that says that all is well, or every mistake.
 pub(crate) fn check(file: &Path, policies: Option<PathBuf>) -> Result<String, Failure> {
     let text = read_text(file)?;
     let disk = Disk {
         policies,
+        now: Some(now()),
         ..Disk::beside(file)
     };
     let name = file.display().to_string();

@@ -31,7 +31,7 @@ pub(crate) fn signature_from_halves(halves: &[u8]) -> Option<Vec<u8>> {
     /// Half of the longest signature, on P-384; its DER has lengths of one octet.
     const HALF_MAX: usize = 48;
     let half = halves.len() / 2;
-    if halves.len() % 2 != 0 || half == 0 || half > HALF_MAX {
+    if !halves.len().is_multiple_of(2) || half == 0 || half > HALF_MAX {
         return None;
     }
     let (r, s) = halves.split_at(half);

@@ -4,8 +4,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use epochgate_config::{Files, SecretFile};
+use epochgate_controller::pki::{Pki, UnixTime};
+use epochgate_pki::X509;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    date_time_ymd,
+};
 use zeroize::Zeroizing;
 
 /// A secret that must never be seen in a message.
@@ -47,6 +55,40 @@ impl Files for Memory {
         })
     }
 
+    fn private_key(&self, path: &str) -> io::Result<SecretFile> {
+        let (text, mode) = match path {
+            "/gate.key" | "/etc/epochgate/gate.key" => (PKI.gate_key.clone(), 0o600),
+            "/open.key" => (PKI.gate_key.clone(), 0o644),
+            "/other.key" => (PKI.other_key.clone(), 0o600),
+            _ => return Err(io::Error::from_raw_os_error(ENOENT)),
+        };
+        Ok(SecretFile {
+            octets: Zeroizing::new(text.into_bytes()),
+            mode,
+        })
+    }
+
+    fn certificates(&self, path: &str) -> io::Result<Vec<u8>> {
+        let text = match path {
+            "/gate.pem" | "/etc/epochgate/gate.pem" => PKI.gate.clone(),
+            "/old.pem" => PKI.old.clone(),
+            "/ca.pem" | "/etc/epochgate/ca.pem" => PKI.ca.clone(),
+            "/etc/epochgate/ca.crl" => PKI.fresh_crl.clone(),
+            "/stale.crl" => PKI.stale_crl.clone(),
+            "/nonsense.pem" => "nonsense".to_owned(),
+            _ => return Err(io::Error::from_raw_os_error(ENOENT)),
+        };
+        Ok(text.into_bytes())
+    }
+
+    fn pki(&self) -> &dyn Pki {
+        &X509
+    }
+
+    fn now(&self) -> Option<UnixTime> {
+        Some(NOW)
+    }
+
     fn template(&self, _directory: &Path, name: &str) -> io::Result<Option<String>> {
         if name == "locked" {
             return Err(io::Error::from_raw_os_error(EACCES));
@@ -60,4 +102,63 @@ impl Files for Memory {
             .map(|name| (*name).to_owned())
             .collect()
     }
+}
+
+/// 2026-01-02.
+const NOW: UnixTime = UnixTime(1_767_312_000);
+
+/// An authority and what it issued.
+struct MadePki {
+    ca: String,
+    gate: String,
+    gate_key: String,
+    other_key: String,
+    /// The same key and names, expired.
+    old: String,
+    stale_crl: String,
+    fresh_crl: String,
+}
+
+static PKI: LazyLock<MadePki> = LazyLock::new(|| make().expect("a PKI"));
+
+fn make() -> Result<MadePki, rcgen::Error> {
+    let subject = |name: &str| {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::OrganizationName, "Test");
+        subject.push(DnType::CommonName, name);
+        subject
+    };
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name = subject("root");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca_key = KeyPair::generate()?;
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate()?;
+    let issue = |until: i32| {
+        let mut gate = CertificateParams::default();
+        gate.distinguished_name = subject("gate");
+        gate.subject_alt_names = vec![SanType::DnsName("gate.example".try_into()?)];
+        gate.not_before = date_time_ymd(2024, 1, 1);
+        gate.not_after = date_time_ymd(until, 1, 1);
+        Ok::<_, rcgen::Error>(gate.signed_by(&key, &issuer)?.pem())
+    };
+    let list = |until: i32| CertificateRevocationListParams {
+        this_update: date_time_ymd(2025, 1, 1),
+        next_update: date_time_ymd(until, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    Ok(MadePki {
+        ca: ca_pem,
+        gate: issue(2027)?,
+        old: issue(2025)?,
+        gate_key: key.serialize_pem(),
+        other_key: KeyPair::generate()?.serialize_pem(),
+        stale_crl: list(2026).signed_by(&issuer)?.pem()?,
+        fresh_crl: list(2030).signed_by(&issuer)?.pem()?,
+    })
 }

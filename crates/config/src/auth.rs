@@ -1,0 +1,320 @@
+//! How the ends of a tunnel prove their identities: pre-shared key, certificates, and the files
+//! that these come from.
+
+use std::io;
+
+use epochgate_controller::Secret;
+use epochgate_controller::config::{AuthConfig, Identity, LocalAuth, RemoteAuth};
+use epochgate_controller::pki::{
+    AuthorityFiles, Credential, Culprit, OwnCertificate, RsaPadding, TrustedAuthorities,
+};
+
+use crate::diagnostic::{Sink, listed, quoted};
+use crate::files::{Files, SecretFile};
+use crate::keys::{AUTHORITY_FILES_MAX, PSK_LEN_MAX, PSK_LEN_MIN};
+use crate::reader::{At, Section};
+use crate::values::read_word;
+
+/// Permission bits that a secret's file must not have: writable by its group, anything for others.
+const FORBIDDEN_MODE: u32 = 0o027;
+/// Names of a certificate that a mistake lists.
+const NAMES_SHOWN_MAX: usize = 6;
+
+const SIGNATURES: [(&str, RsaPadding); 2] = [
+    ("rsa-pss", RsaPadding::Pss),
+    ("rsa-pkcs1", RsaPadding::Pkcs1),
+];
+const STALE_LISTS: [(&str, bool); 2] = [("refuse", false), ("accept", true)];
+
+/// Both ends as the file has them.
+pub(crate) struct Ends<'s, 'd> {
+    pub(crate) local: &'s Section<'d>,
+    pub(crate) remote: &'s Section<'d>,
+    pub(crate) local_id: Option<&'s At<Identity>>,
+}
+
+/// What was read.
+pub(crate) struct Auth {
+    pub(crate) config: AuthConfig,
+    /// The certificate's subject: our identity where none is written.
+    pub(crate) subject: Option<Identity>,
+}
+
+/// Reads how both ends authenticate themselves. `None`: something was reported.
+pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> Option<Auth> {
+    let (local, remote) = (ends.local, ends.remote);
+    let has_certificate = ["cert", "key", "signature"]
+        .iter()
+        .any(|key| local.has(key));
+    let has_authorities = ["ca", "crl", "stale-crl"].iter().any(|key| remote.has(key));
+    let needs_psk = !has_certificate || !has_authorities;
+    let psk = if needs_psk && (local.has("psk-file") || !(has_certificate || has_authorities)) {
+        read_psk(local, files, sink)
+    } else {
+        None
+    };
+    if !needs_psk && let Some(file) = local.text("psk-file", sink) {
+        let title = "a pre-shared key beside certificates on both ends";
+        sink.error(file.span, title, "nobody would prove anything by it")
+            .help("remove psk-file, or the certificates");
+        return None;
+    }
+    let own = has_certificate.then(|| read_certificate(ends, files, sink));
+    let authorities = has_authorities.then(|| read_authorities(remote, files, sink));
+    if has_certificate && !has_authorities && !local.has("psk-file") {
+        let example = "ca = [\"/etc/epochgate/ca.pem\"], whose certificates the peer must show";
+        remote.missing("ca", example, sink);
+    }
+    if has_authorities && !has_certificate && !local.has("psk-file") {
+        let example = "cert = \"/etc/epochgate/NAME.pem\" and key = \"/etc/epochgate/NAME.key\"";
+        local.missing("cert", example, sink);
+    }
+    let (local, subject) = match own {
+        Some(own) => {
+            let (credential, subject) = own?;
+            (LocalAuth::Certificate(credential), Some(subject))
+        }
+        None => (LocalAuth::Psk(psk.clone()?), None),
+    };
+    let remote = match authorities {
+        Some(authorities) => RemoteAuth::Certificate(authorities?),
+        None => RemoteAuth::Psk(psk?),
+    };
+    Some(Auth {
+        config: AuthConfig {
+            local,
+            remote,
+            ppk: None,
+        },
+        subject,
+    })
+}
+
+fn read_certificate(
+    ends: &Ends<'_, '_>,
+    files: &dyn Files,
+    sink: &mut Sink,
+) -> Option<(Credential, Identity)> {
+    let section = ends.local;
+    let padding = read_word(section, "signature", &SIGNATURES, sink);
+    let cert = section.text("cert", sink);
+    let key = section.text("key", sink);
+    if !section.has("cert") {
+        section.missing("cert", "cert = \"/etc/epochgate/NAME.pem\"", sink);
+    }
+    if !section.has("key") {
+        let example = "key = \"/etc/epochgate/NAME.key\", the certificate's private key";
+        section.missing("key", example, sink);
+    }
+    let (cert, key) = (cert?, key?);
+    let certificates = read_file(&cert, "certificate", files.certificates(cert.value), sink);
+    let private = read_file(&key, "private key", files.private_key(key.value), sink);
+    let private = private.filter(|file| is_private(file, &key, "private key", sink));
+    let (certificates, private) = (certificates?, private?);
+    let made = files
+        .pki()
+        .credential(&certificates, &private.octets, files.now());
+    let OwnCertificate {
+        mut credential,
+        subject,
+        names,
+    } = match made {
+        Ok(made) => made,
+        Err(unusable) => {
+            let (file, what) = match unusable.culprit {
+                Culprit::Key => (&key, "private key"),
+                Culprit::Certificate | Culprit::Authority(_) | Culprit::RevocationList(_) => {
+                    (&cert, "certificate")
+                }
+            };
+            let title = format!("the {what} in {} is of no use", quoted(file.value));
+            sink.error(file.span.clone(), title, unusable.reason);
+            return None;
+        }
+    };
+    if let Some(padding) = padding {
+        credential.rsa_padding = padding.value;
+    }
+    if let Some(id) = ends.local_id
+        && !is_named(&id.value, &names)
+    {
+        let title = format!(
+            "the certificate in {} does not name {}",
+            quoted(cert.value),
+            quoted(&id.value.to_string())
+        );
+        let shown: Vec<_> = names
+            .iter()
+            .take(NAMES_SHOWN_MAX)
+            .map(Identity::to_string)
+            .collect();
+        let shown: Vec<_> = shown.iter().map(String::as_str).collect();
+        sink.error(id.span.clone(), title, "peers would refuse it")
+            .also(cert.span, "the certificate")
+            .help(format!("it names {}", listed(&shown)));
+        return None;
+    }
+    Some((credential, subject))
+}
+
+/// Whether a certificate's names have this identity; host names without regard to case.
+fn is_named(id: &Identity, names: &[Identity]) -> bool {
+    names.iter().any(|name| match (name, id) {
+        (Identity::Fqdn(name), Identity::Fqdn(id)) => name.eq_ignore_ascii_case(id),
+        (name, id) => name == id,
+    })
+}
+
+fn read_authorities(
+    section: &Section<'_>,
+    files: &dyn Files,
+    sink: &mut Sink,
+) -> Option<TrustedAuthorities> {
+    let stale = read_word(section, "stale-crl", &STALE_LISTS, sink);
+    if !section.has("ca") {
+        section.missing("ca", "ca = [\"/etc/epochgate/ca.pem\"]", sink);
+        return None;
+    }
+    let authorities = read_files(section, "ca", "authority", files, sink)?;
+    let lists = match section.has("crl") {
+        true => read_files(section, "crl", "revocation list", files, sink)?,
+        false => Vec::new(),
+    };
+    let contents = |files: &[(At<&str>, Vec<u8>)]| {
+        files
+            .iter()
+            .map(|(_, octets)| octets.clone())
+            .collect::<Vec<_>>()
+    };
+    let made = files.pki().authorities(&AuthorityFiles {
+        authorities: &contents(&authorities),
+        revocation_lists: &contents(&lists),
+        accept_stale: stale.is_some_and(|stale| stale.value),
+        now: files.now(),
+    });
+    match made {
+        Ok(trusted) => Some(trusted),
+        Err(unusable) => {
+            let (file, what) = match unusable.culprit {
+                Culprit::RevocationList(index) => (lists.get(index), "revocation list"),
+                Culprit::Authority(index) => (authorities.get(index), "authority"),
+                Culprit::Certificate | Culprit::Key => (authorities.first(), "authority"),
+            };
+            let (path, _) = file?;
+            let title = format!("the {what} in {} is of no use", quoted(path.value));
+            sink.error(path.span.clone(), title, unusable.reason);
+            None
+        }
+    }
+}
+
+/// The files that a list names, all of them or nothing.
+fn read_files<'d>(
+    section: &Section<'d>,
+    key: &str,
+    what: &str,
+    files: &dyn Files,
+    sink: &mut Sink,
+) -> Option<Vec<(At<&'d str>, Vec<u8>)>> {
+    let paths = section.texts(key, sink)?;
+    if paths.value.is_empty() || paths.value.len() > AUTHORITY_FILES_MAX {
+        let title = format!("{} has {} files", quoted(key), paths.value.len());
+        let label = format!("1 to {AUTHORITY_FILES_MAX} are wanted");
+        sink.error(paths.span, title, label);
+        return None;
+    }
+    let wanted = paths.value.len();
+    let read: Vec<_> = paths
+        .value
+        .into_iter()
+        .filter_map(|path| {
+            let octets = read_file(&path, what, files.certificates(path.value), sink)?;
+            Some((path, octets))
+        })
+        .collect();
+    (read.len() == wanted).then_some(read)
+}
+
+/// What is in a file that is no secret to be made up, or a mistake.
+fn read_file<T>(path: &At<&str>, what: &str, read: io::Result<T>, sink: &mut Sink) -> Option<T> {
+    match read {
+        Ok(contents) => Some(contents),
+        Err(error) => {
+            let title = format!("the {what} in {} can't be read", quoted(path.value));
+            let mistake = sink.error(path.span.clone(), title, error.to_string());
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                mistake.help("this needs the rights of the file's owner, usually root");
+            }
+            None
+        }
+    }
+}
+
+/// Whether nobody else can read a file; reported if not.
+fn is_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &mut Sink) -> bool {
+    let is_private = file.mode & FORBIDDEN_MODE == 0;
+    if !is_private {
+        let title = format!(
+            "the {what} in {} is open to other users",
+            quoted(path.value)
+        );
+        sink.error(path.span.clone(), title, format!("mode {:04o}", file.mode))
+            .help(format!("chmod 600 {}", path.value.escape_debug()));
+    }
+    is_private
+}
+
+fn read_psk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
+    let Some(path) = section.text("psk-file", sink) else {
+        if section.is_present() && !section.has("psk-file") && !section.has("psk") {
+            let example = "psk-file = \"/etc/epochgate/NAME.psk\", a file that holds the secret";
+            section.missing("psk-file", example, sink);
+        }
+        return None;
+    };
+    read_secret(&path, "secret", files, sink)
+}
+
+/// A secret of its own: everything in the file but one line end at its end.
+fn read_secret(path: &At<&str>, what: &str, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
+    let shown = quoted(path.value);
+    let file = match files.secret(path.value) {
+        Ok(file) => file,
+        Err(error) => {
+            let title = format!("the {what} in {shown} can't be read");
+            let mistake = sink.error(path.span.clone(), title, error.to_string());
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    mistake.help(format!(
+                        "make one: (umask 077; openssl rand -base64 32 > {})",
+                        path.value.escape_debug()
+                    ));
+                }
+                io::ErrorKind::PermissionDenied => {
+                    mistake.help("this needs the rights of the file's owner, usually root");
+                }
+                _ => {}
+            }
+            return None;
+        }
+    };
+    if !is_private(&file, path, what, sink) {
+        return None;
+    }
+    let octets = file.octets.as_slice();
+    let secret = octets.strip_suffix(b"\n").unwrap_or(octets);
+    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    if !(PSK_LEN_MIN..=PSK_LEN_MAX).contains(&secret.len()) {
+        let size = if secret.len() < PSK_LEN_MIN {
+            "short"
+        } else {
+            "long"
+        };
+        let title = format!("the {what} in {shown} is too {size}");
+        let label = format!("{PSK_LEN_MIN} to {PSK_LEN_MAX} octets are wanted");
+        sink.error(path.span.clone(), title, label)
+            .help("a good one: openssl rand -base64 32");
+        return None;
+    }
+    Some(Secret::from(secret))
+}
