@@ -37,6 +37,8 @@ pub struct Libreswan {
 /// What a pluto is given.
 #[derive(Debug, Clone, Default)]
 pub struct LibreswanFiles {
+    /// A further line of the section `config setup` of ipsec.conf(5).
+    pub setup: &'static str,
     /// Sections `conn` of ipsec.conf(5).
     pub connections: String,
     /// ipsec.secrets(5).
@@ -53,7 +55,7 @@ impl Libreswan {
         root.mount_on(host);
         let folder = host.folder();
         let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        let conf = format!("{SETUP}\n{}", files.connections);
+        let conf = format!("{SETUP}    {}\n\n{}", files.setup, files.connections);
         fs::write(folder.join("ipsec.conf"), conf).expect("its folder");
         fs::write(folder.join("ipsec.secrets"), &files.secrets).expect("its folder");
         host.within(|| fs::create_dir_all("/run/pluto"))

@@ -58,6 +58,8 @@ pub struct Connection {
     pub algorithms: Algorithms,
     /// Both send IKE messages in datagrams of at most 576 octets (libreswan: what it likes).
     pub small_fragments: bool,
+    /// The responder demands a cookie of everybody.
+    pub cookies: bool,
     /// The peer asks every second whether we live, and gives up after a few.
     pub liveness: bool,
     /// Further keys of epochgate's `[tunnel.net]`, and tables behind them.
@@ -84,6 +86,7 @@ impl Connection {
             proof: Proof::Psk,
             algorithms: Algorithms::Agreed,
             small_fragments: false,
+            cookies: false,
             liveness: false,
             more: String::new(),
             pki: None,
@@ -188,6 +191,11 @@ impl Connection {
                 ", ca = [\"ca.pem\"]",
             ),
         };
+        let cookies = if self.cookies {
+            "[ike]\ncookie-threshold = 0\n"
+        } else {
+            ""
+        };
         let path = if self.small_fragments {
             "[tunnel.net.path]\nfragment-size = 576\n"
         } else {
@@ -208,7 +216,7 @@ impl Connection {
              [tunnel.net.ping]\n\
              target = \"{target}\"\n\
              idle = \"2s\"\n\
-             {path}",
+             {path}{cookies}",
             own_id = own.id,
             other_id = other.id,
             own_net = own.network,
@@ -346,6 +354,7 @@ secrets {{
             other_net = other.network,
         );
         LibreswanFiles {
+            setup: if self.cookies { "ddos-mode=busy" } else { "" },
             connections: lines
                 .lines()
                 .filter(|line| !line.trim().is_empty())

@@ -1,0 +1,76 @@
+//! Rows about the end of a tunnel, orderly or not, and its return.
+
+use crate::interop::bench::{Bench, is_open, open_epoch};
+use crate::interop::{Cell, Connection, Outcome, Role};
+
+pub(super) fn delete_by_us(cell: Cell) -> Outcome {
+    let mut bench = Bench::established(cell, Connection::new(cell.ours));
+    bench.exchange();
+    bench.ours().run(&["down", "net"]);
+    bench.peer_has(0);
+    match cell.ours {
+        Role::Client => bench.establish(),
+        // A server that is down listens again when it is told so.
+        Role::Server => {
+            bench.kill_ours();
+            bench.start_ours();
+            bench.establish();
+        }
+    }
+    bench.exchange();
+    bench.judge()
+}
+
+pub(super) fn delete_by_peer(cell: Cell) -> Outcome {
+    let mut bench = Bench::established(cell, Connection::new(cell.ours));
+    bench.exchange();
+    let before = bench.settled(0);
+    bench.peer().terminate();
+    bench.wait_for("the old epoch is closed", |tunnel| {
+        open_epoch(tunnel) != before
+    });
+    if cell.ours == Role::Server {
+        bench.peer_has(0);
+        bench.peer().initiate();
+    }
+    let traffic = bench.traffic();
+    bench.settled(before);
+    traffic.arrived(25);
+    let (to_peer, to_ours) = bench.stop(traffic);
+    assert!(
+        to_peer.lost().is_empty() && to_peer.refused.is_empty(),
+        "{to_peer}"
+    );
+    if !to_ours.lost().is_empty() {
+        bench.note("the peer does not hold what it sends before the tunnel is up");
+    }
+    bench.judge()
+}
+
+pub(super) fn peer_dies(cell: Cell) -> Outcome {
+    let mut bench = Bench::established(cell, Connection::new(cell.ours));
+    bench.exchange();
+    let before = bench.settled(0);
+    bench.kill_peer();
+    bench.wait_for("the gate is closed", |tunnel| !is_open(tunnel));
+    bench.start_peer();
+    if cell.ours == Role::Server {
+        bench.peer().initiate();
+    }
+    bench.settled(before);
+    bench.exchange();
+    bench.judge()
+}
+
+pub(super) fn we_die(cell: Cell) -> Outcome {
+    let mut connection = Connection::new(cell.ours);
+    connection.liveness = true;
+    let mut bench = Bench::established(cell, connection);
+    bench.exchange();
+    bench.kill_ours();
+    bench.peer_has(0);
+    bench.start_ours();
+    bench.establish();
+    bench.exchange();
+    bench.judge()
+}
