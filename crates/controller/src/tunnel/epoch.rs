@@ -36,6 +36,8 @@ pub(crate) struct Epoch {
     pub(crate) sent: Option<u64>,
     /// Server: when it ends although the client did not end it, once a later epoch is open.
     pub(crate) retire_at: Option<Timestamp>,
+    /// The peer is to be told of its end as soon as no traffic uses it.
+    pub(crate) delete_once_left: bool,
     local_selectors: Vec<TrafficSelector>,
     remote_selectors: Vec<TrafficSelector>,
 }
@@ -148,6 +150,7 @@ impl Epoch {
             received: 0,
             sent: None,
             retire_at: None,
+            delete_once_left: false,
             local_selectors: child.local_selectors.clone(),
             remote_selectors: child.remote_selectors.clone(),
         }

@@ -143,7 +143,10 @@ impl Tunnel {
         match awaited {
             Awaited::Creation => self.created(result.err(), cx),
             Awaited::Amendment => self.amended(result.err(), cx),
-            Awaited::Move(position) => self.moved(position, result.err(), cx),
+            Awaited::Move(position) => {
+                self.moved(position, result.err(), cx);
+                self.delete_left(cx);
+            }
             Awaited::Addition { epoch, sa } => self.sa_added(epoch, sa, result.err(), cx),
             Awaited::Proof { epoch, round_trip } => {
                 self.proof_read(epoch, round_trip, packets(result), cx);

@@ -264,9 +264,25 @@ impl Tunnel {
     /// A server's way to end the epoch that a peer which knows nothing of us would go on using.
     pub(super) fn delete_replaced(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         let replaced = self.epoch(number).and_then(|epoch| epoch.replaces);
-        let old = replaced.and_then(|child| self.number_of(child));
-        if let Some(old) = old.and_then(|old| self.epoch(old)) {
-            cx.ike.delete_child(old.session, old.child, cx.now);
+        let Some(old) = replaced.and_then(|child| self.number_of(child)) else {
+            return;
+        };
+        self.drain(old, cx);
+        if let Some(old) = self.epoch_mut(old) {
+            old.delete_once_left = true;
+        }
+        self.settle(cx);
+        self.delete_left(cx);
+    }
+
+    /// Deletes what traffic has left. A peer may take its inbound SA away as soon as it reads the
+    /// Delete (RFC 7296 §1.4.1), so whatever is sent after that is lost.
+    pub(super) fn delete_left(&mut self, cx: &mut Context<'_>) {
+        for epoch in &mut self.epochs {
+            if epoch.delete_once_left && !self.gate.uses(epoch.number) {
+                epoch.delete_once_left = false;
+                cx.ike.delete_child(epoch.session, epoch.child, cx.now);
+            }
         }
     }
 
