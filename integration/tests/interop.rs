@@ -31,6 +31,12 @@ fn libreswan_follows_our_rekey_of_the_child_sa_under_traffic() {
     plays(Program::Libreswan4, Role::Client, "child-rekey-ours");
 }
 
+/// libreswan takes its inbound SA away as soon as it reads our Delete.
+#[test]
+fn a_server_that_rekeys_sends_nothing_on_what_it_has_deleted() {
+    plays(Program::Libreswan4, Role::Server, "child-rekey-ours");
+}
+
 #[test]
 fn libreswan_notices_that_we_are_gone() {
     plays(Program::Libreswan4, Role::Client, "liveness-peers");

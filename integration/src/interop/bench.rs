@@ -253,20 +253,61 @@ impl Bench {
         self.finish(traffic);
     }
 
+    /// A second's worth of traffic to the peer alone, which all must arrive.
+    #[track_caller]
+    pub fn send(&mut self) {
+        let (own, other) = self.connection.inside();
+        let ends = ((self.own_host(), own), (self.peers_host(), other));
+        let flow = UdpFlow::new(ends.0, ends.1, TO_PEER).rate(RATE);
+        let account = flow.count(u64::from(RATE)).start().finish(LIMIT);
+        self.counts.ours += tally(&account);
+        assert!(
+            account.refused.is_empty() && account.lost().is_empty(),
+            "of epochgate's datagrams {} were refused and {} of {} lost",
+            account.refused.len(),
+            account.lost().len(),
+            account.sent.len(),
+        );
+    }
+
     /// Ends the traffic; all of it must have arrived, each datagram once.
     #[track_caller]
     pub fn finish(&mut self, traffic: Traffic) {
+        let lost = self.finish_ours(traffic);
+        assert_eq!(lost, 0, "datagrams of the peer were lost");
+    }
+
+    /// Ends the traffic; all of ours must have arrived, each datagram once. Returns how many of the
+    /// peer's were lost.
+    #[track_caller]
+    pub fn finish_ours(&mut self, traffic: Traffic) -> usize {
         let (to_peer, to_ours) = self.stop(traffic);
-        for (whose, account) in [("epochgate's", to_peer), ("the peer's", to_ours)] {
-            assert!(
-                account.refused.is_empty() && account.lost().is_empty(),
-                "of {whose} datagrams {} were refused and {} of {} lost",
-                account.refused.len(),
-                account.lost().len(),
-                account.sent.len(),
-            );
-            assert_eq!(account.duplicated(), 0, "{whose} datagrams arrived twice");
+        eprintln!(
+            "epochgate's traffic: {to_peer}; numbers {:?}",
+            to_peer.lost()
+        );
+        eprintln!(
+            "the peer's traffic: {to_ours}; numbers {:?}",
+            to_ours.lost()
+        );
+        for host in [self.own_host(), self.peers_host()] {
+            eprintln!("{host:?}: {:?}", host.xfrm_errors());
         }
+        assert!(
+            to_peer.refused.is_empty() && to_peer.lost().is_empty(),
+            "of epochgate's datagrams {} were refused and {} of {} lost",
+            to_peer.refused.len(),
+            to_peer.lost().len(),
+            to_peer.sent.len(),
+        );
+        for account in [&to_peer, &to_ours] {
+            assert_eq!(
+                account.duplicated(),
+                0,
+                "datagrams arrived twice: {account}"
+            );
+        }
+        to_ours.lost().len()
     }
 
     /// Ends the traffic, of which any may be lost.

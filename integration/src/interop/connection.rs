@@ -146,6 +146,15 @@ impl Connection {
         self.ends().0.address
     }
 
+    /// From where epochgate, as client, comes to the peer.
+    fn seen_address(&self) -> &'static str {
+        if self.nat {
+            ROUTER
+        } else {
+            self.client().address
+        }
+    }
+
     /// Makes the certificates that both ends need, in a new folder.
     pub(super) fn make_certificates(&mut self, folder: &Path) {
         if let Proof::Certificates(kind) = self.proof {
@@ -230,7 +239,7 @@ impl Connection {
     pub fn strongswan(&self) -> String {
         let (other, own) = self.ends();
         let (local, remote) = match self.ours {
-            Role::Client => (own.address, "%any"),
+            Role::Client => (own.address, self.seen_address()),
             Role::Server => ("%any", other.address),
         };
         let (ike, esp) = match self.algorithms {
@@ -303,10 +312,9 @@ secrets {{
     /// The peer's `ipsec.conf` and `ipsec.secrets`.
     pub fn libreswan(&self, program: Program) -> LibreswanFiles {
         let (other, own) = self.ends();
-        // As the server of a client behind NAT it knows the address from which that one comes.
         let far = match self.ours {
-            Role::Client if self.nat => ROUTER,
-            Role::Client | Role::Server => other.address,
+            Role::Client => self.seen_address(),
+            Role::Server => other.address,
         };
         let algorithms = match self.algorithms {
             Algorithms::Agreed => "ike=aes_gcm256-sha2_256-dh31\n    esp=aes_gcm256",

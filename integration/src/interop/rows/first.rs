@@ -47,6 +47,20 @@ pub(super) fn fragmentation(cell: Cell) -> Outcome {
     outcome
 }
 
+/// Both ends begin at the same moment: one tunnel comes of it.
+pub(super) fn crossing(cell: Cell) -> Outcome {
+    if cell.ours == Role::Server {
+        return Outcome::NotTried("a server that takes its client from any address cannot begin");
+    }
+    let mut bench = Bench::start(cell, Connection::new(cell.ours));
+    bench.peer().initiate();
+    bench.establish();
+    bench.settled(0);
+    bench.exchange();
+    bench.peer_has(1);
+    bench.judge()
+}
+
 /// The responder demands a cookie before it works (RFC 7296 §2.6).
 pub(super) fn cookie(cell: Cell) -> Outcome {
     if cell.program.is_strongswan() && cell.ours == Role::Client {

@@ -10,7 +10,7 @@ use crate::capture::Packet;
 use crate::esp::Trace;
 use crate::pki::KeyKind;
 use end::{delete_by_peer, delete_by_us, peer_dies, we_die};
-use first::{cookie, ed25519, establish, fragmentation};
+use first::{cookie, crossing, ed25519, establish, fragmentation};
 use rekey::{child_rekey, ike_rekey_by_peer};
 use std::collections::BTreeSet;
 
@@ -55,6 +55,11 @@ pub const ROWS: &[Row] = &[
         name: "cookie",
         title: "the responder demands a cookie (RFC 7296 §2.6)",
         play: cookie,
+    },
+    Row {
+        name: "crossing",
+        title: "both ends begin at the same moment",
+        play: crossing,
     },
     Row {
         name: "ipv6",
