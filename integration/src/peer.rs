@@ -438,11 +438,10 @@ impl StrongSwan {
 
     /// `strongSwan 5.9.8`, as it says.
     pub fn version(&self) -> String {
-        let text = self.swanctl(&["--version"]);
-        text.split_whitespace()
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
+        let text = self.swanctl(&["--version", "--daemon"]);
+        let is_number = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
+        let number = text.split([' ', ',', '\n']).find(is_number);
+        format!("strongSwan {}", number.unwrap_or("of unknown version"))
     }
 
     /// Everything it has logged.

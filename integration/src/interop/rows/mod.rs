@@ -11,7 +11,7 @@ use crate::esp::Trace;
 use crate::pki::KeyKind;
 use end::{delete_by_peer, delete_by_us, peer_dies, we_die};
 use first::{cookie, crossing, ed25519, establish, fragmentation};
-use rekey::{child_rekey, ike_rekey_by_peer};
+use rekey::{child_rekey, ike_rekey, reauthenticate};
 use std::collections::BTreeSet;
 
 /// All rows, in the order of the table.
@@ -99,7 +99,17 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "ike-rekey-peers",
         title: "the peer rekeys the IKE SA under traffic",
-        play: ike_rekey_by_peer,
+        play: |cell| ike_rekey(cell, false),
+    },
+    Row {
+        name: "ike-rekey-ours",
+        title: "we rekey the IKE SA under traffic",
+        play: |cell| ike_rekey(cell, true),
+    },
+    Row {
+        name: "reauthentication",
+        title: "we authenticate anew, make before break, under traffic",
+        play: reauthenticate,
     },
     Row {
         name: "delete-ours",

@@ -2,7 +2,7 @@
 
 use super::{IKE_SA_INIT, initiators, requests};
 use crate::interop::bench::{Bench, is_open, open_epoch};
-use crate::interop::{Cell, Connection, Outcome};
+use crate::interop::{Cell, Connection, Outcome, Role};
 
 pub(super) fn child_rekey(cell: Cell, nat: bool, ours: bool) -> Outcome {
     let mut connection = Connection::new(cell.ours);
@@ -37,23 +37,51 @@ pub(super) fn child_rekey(cell: Cell, nat: bool, ours: bool) -> Outcome {
     outcome
 }
 
-pub(super) fn ike_rekey_by_peer(cell: Cell) -> Outcome {
+/// The IKE SA is rekeyed and goes on: not one datagram is lost, and it can do what the old could.
+pub(super) fn ike_rekey(cell: Cell, ours: bool) -> Outcome {
     let mut bench = Bench::established(cell, Connection::new(cell.ours));
-    bench.settled(0);
+    let before = bench.settled(0);
     let traffic = bench.traffic();
     traffic.arrived(10);
-    bench.peer().rekey_ike();
+    if ours {
+        bench.ours().run(&["rekey", "net", "--ike"]);
+    } else {
+        bench.peer().rekey_ike();
+    }
     traffic.arrived(50);
     bench.finish(traffic);
+    let after = bench.settled(0);
+    assert_eq!(after, before, "epochs do not notice");
     // The new IKE SA is good for something: it rekeys the Child SA.
-    let before = bench.settled(0);
     bench.ours().run(&["rekey", "net"]);
-    bench.settled(before);
+    bench.settled(after);
     bench.peer_has(1);
     bench.exchange();
     let (outcome, trace) = bench.judge_trace();
     let inits = requests(&trace, IKE_SA_INIT);
     assert_eq!(inits, 1, "rekeyed, and not built anew");
+    assert_eq!(initiators(&trace).len(), 2, "there is a new IKE SA");
+    outcome
+}
+
+/// A new IKE SA is made beside the old one and takes over (RFC 7296 §2.8.3).
+pub(super) fn reauthenticate(cell: Cell) -> Outcome {
+    if cell.ours == Role::Server {
+        return Outcome::NotTried("a server that takes its client from any address cannot begin");
+    }
+    let mut bench = Bench::established(cell, Connection::new(cell.ours));
+    let before = bench.settled(0);
+    let traffic = bench.traffic();
+    traffic.arrived(10);
+    bench.ours().run(&["rekey", "net", "--reauthenticate"]);
+    bench.settled(before);
+    traffic.arrived(25);
+    let lost = bench.finish_ours(traffic);
+    if lost > 0 {
+        bench.note("the peer sends on the new IKE SA's Child SA before epochgate has the keys");
+    }
+    bench.peer_has(1);
+    let (outcome, trace) = bench.judge_trace();
     assert_eq!(initiators(&trace).len(), 2, "there is a new IKE SA");
     outcome
 }
