@@ -1,7 +1,7 @@
 //! What the operator's log hears of: one line per event that they would act on.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -94,6 +94,13 @@ pub enum EventKind {
         #[serde(rename = "out")]
         outbound: Spi,
     },
+    /// The epoch's SAs have other outer addresses or ports: the way between the ends changed.
+    EpochMoved {
+        /// Our outer address and port.
+        local: SocketAddr,
+        /// The peer's outer address and port.
+        remote: SocketAddr,
+    },
     /// A control ping was sent through the epoch.
     PingSent {
         /// Its number in the series, from 1.
@@ -180,6 +187,7 @@ impl EventKind {
             | Self::IkeRekeyed { .. }
             | Self::Reauthenticating { .. }
             | Self::EpochInstalled { .. }
+            | Self::EpochMoved { .. }
             | Self::PingSent { .. }
             | Self::PingAnswered { .. }
             | Self::FirstPacketArrived
@@ -227,6 +235,12 @@ impl fmt::Display for EventKind {
                 "epoch installed, unproven: in {:#010x}, out {:#010x}",
                 inbound.0, outbound.0
             ),
+            Self::EpochMoved { local, remote } => {
+                write!(
+                    f,
+                    "epoch moved: its packets go from {local} to {remote} now"
+                )
+            }
             Self::PingSent { attempt } => write!(f, "control ping {attempt} sent"),
             Self::PingAnswered {
                 round_trip_us,

@@ -94,6 +94,22 @@ pub struct SaSpec {
     pub hard_lifetime: Duration,
 }
 
+/// An SA's new outer addresses and ports. SPI, keys, replay window and sequence numbers stay
+/// (RFC 4555 §3.5, RFC 7296 §2.23).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaMove {
+    /// The SA as it is.
+    pub from: SaId,
+    /// The SA as it will be: of the same SPI.
+    pub to: SaId,
+    /// Its new outer source address.
+    pub source: IpAddr,
+    /// Inbound or outbound, as it was added.
+    pub direction: SaDirection,
+    /// Its new UDP encapsulation.
+    pub encapsulation: Option<Encapsulation>,
+}
+
 /// Direction of a policy (`XFRM_POLICY_IN`, `_OUT`, `_FWD`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -171,6 +187,14 @@ pub enum XfrmOp {
     ReadOurs,
     /// XFRM_MSG_NEWSA.
     AddSa(SaSpec),
+    /// Gives an SA other outer addresses. Answered by [`XfrmReply::Packets`]: what its counter says
+    /// then.
+    ///
+    /// With another destination it is another SA to the kernel: `from` stays until it is removed, so
+    /// that a policy may go on naming it, and what is sent on the new one has sequence numbers that
+    /// are well beyond. With the same destination it is changed in its place; where the kernel can't
+    /// do that the SA is gone for a moment, so that nothing should be sent on it meanwhile.
+    MoveSa(SaMove),
     /// XFRM_MSG_DELSA; an SA that is gone already counts as removed.
     RemoveSa(SaId),
     /// XFRM_MSG_NEWPOLICY for each, exclusive, all or none: a policy that exists with such a
@@ -206,7 +230,7 @@ pub struct FoundSa {
 pub enum XfrmReply {
     /// Done.
     Done,
-    /// Packets that passed the SA (`lifetime_cur.packets`).
+    /// Packets that passed the SA (`xfrm_lifetime_cur.packets`).
     Packets(u64),
     /// What of ours is in the kernel.
     Ours {

@@ -5,6 +5,7 @@
 //! SAs and policies. The group of first-packet events is joined only while an SA is awaited: as long
 //! as anybody listens, every SA of everybody sends one every other packet.
 
+mod migrate;
 mod read;
 mod spec;
 
@@ -84,6 +85,7 @@ impl Kernel {
         match op {
             XfrmOp::ReadOurs => self.read_ours().await,
             XfrmOp::AddSa(sa) => self.add_sa(&sa).await,
+            XfrmOp::MoveSa(change) => self.move_sa(&change).await,
             XfrmOp::RemoveSa(id) => self.remove_sa(id).await,
             XfrmOp::CreatePolicies(policies) => self.create_policies(&policies).await,
             XfrmOp::UpdatePolicies(policies) => self.update_policies(&policies).await,

@@ -12,7 +12,8 @@ use epochgate_controller::config::{Config, OnStop, Role, TunnelConfig, TunnelNam
 use epochgate_controller::crypto::Crypto;
 use epochgate_controller::event::{EpochNumber, Event, EventKind};
 use epochgate_controller::io::{
-    Command, CommandId, CommandOutcome, PingNonce, PolicySpec, RouteSpec, SaId, SaSpec,
+    Command, CommandId, CommandOutcome, PingNonce, PolicySpec, RouteSpec, SaDirection, SaId,
+    SaMove, SaSpec,
 };
 use epochgate_controller::{Controller, Timestamp};
 use ipnet::IpNet;
@@ -170,6 +171,31 @@ impl Node {
             true
         });
         self.config = config.clone();
+    }
+
+    /// Takes note of an SA at new outer addresses. On a client the new path is unproven.
+    pub(crate) fn note_move(&mut self, change: &SaMove) {
+        let SaMove { from, to, .. } = *change;
+        match change.direction {
+            SaDirection::Inbound { .. } => {
+                if self.arrived.contains(&from) {
+                    self.arrived.insert(to);
+                }
+                for epoch in self.epochs.values_mut() {
+                    if epoch.inbound == from {
+                        epoch.inbound = to;
+                    }
+                }
+            }
+            SaDirection::Outbound => {
+                self.out_proven.remove(&from);
+                self.pings.retain(|_, sa| *sa != from);
+                if let Some(epoch) = self.epochs.get(&from).cloned() {
+                    let outbound = to;
+                    self.epochs.insert(to, KnownEpoch { outbound, ..epoch });
+                }
+            }
+        }
     }
 
     /// Takes note of an event.

@@ -90,6 +90,16 @@ impl Frame {
         }
     }
 
+    /// The outer address that it leaves with, where that is the host's own.
+    #[must_use]
+    pub fn outer_source(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ike(datagram) => Some(datagram.local.ip()),
+            Self::Esp { source, .. } => Some(*source),
+            Self::Clear(_) => None,
+        }
+    }
+
     /// The IKE header, if it is IKE.
     #[must_use]
     pub fn ike_header(&self) -> Option<Header> {

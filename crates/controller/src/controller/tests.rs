@@ -52,6 +52,7 @@ impl Spd {
             XfrmOp::AddSa(_)
             | XfrmOp::RemoveSa(_)
             | XfrmOp::ReadPackets(_)
+            | XfrmOp::MoveSa(_)
             | XfrmOp::ReportFirst { .. } => {}
         }
         Ok(XfrmReply::Done)

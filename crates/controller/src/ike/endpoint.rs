@@ -28,7 +28,7 @@ use super::rate::RateLimit;
 use super::respond::{self, Answer, Load};
 use super::sa::{IkeSa, Next, Order};
 use super::sharing::Guests;
-use super::{ChildId, CloseReason, Counters, IkeEvent, IkeOutput, IkeSaId, TunnelId};
+use super::{ChildId, CloseReason, Counters, IkeEvent, IkeOutput, IkeSaId, Path, TunnelId};
 
 /// Lines about strangers that the log gets per second.
 const STRANGERS_PER_SECOND: u32 = 1;
@@ -274,6 +274,17 @@ impl Endpoint {
     /// peer answers or not.
     pub(crate) fn close(&mut self, sa: IkeSaId, now: Timestamp) {
         self.order(sa, Order::Close, now);
+    }
+
+    /// The kernel saw this IKE SA's ESP come from another address or port (XFRM_MSG_MAPPING). Ends in
+    /// `PathChanged` where the peer may be followed (RFC 7296 §2.23).
+    pub(crate) fn mapping_changed(&mut self, sa: IkeSaId, source: SocketAddr, now: Timestamp) {
+        self.order(sa, Order::Mapping(source), now);
+    }
+
+    /// Where its messages and its ESP go, once it is established.
+    pub(crate) fn path(&self, sa: IkeSaId) -> Option<Path> {
+        self.sas.get(&sa).and_then(|slot| slot.sa.path())
     }
 
     /// Asks the peer whether it lives (RFC 7296 §2.4), unless a request waits for its answer

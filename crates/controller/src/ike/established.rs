@@ -222,6 +222,11 @@ impl Established {
                     self.enqueue(Task::CheckLiveness);
                 }
             }
+            Order::Mapping(source) => {
+                if self.session.follow_esp(source) {
+                    ctx.event(self.name, IkeEvent::PathChanged(self.session.path));
+                }
+            }
             Order::Ready { child, installed } => return self.release(ctx, child, installed),
             Order::Close => {
                 // Who waits for an answer would not understand a Delete before it.

@@ -209,10 +209,6 @@ pub(crate) enum IkeEvent {
     /// The peer answered a liveness check, or anything else that needed its keys.
     Alive,
     /// The path changed: the peer's authenticated messages come from elsewhere (RFC 7296 §2.23).
-    #[allow(
-        dead_code,
-        reason = "the tunnels follow the kernel's own report of a new mapping"
-    )]
     PathChanged(Path),
     /// We are behind a NAT and have sent no IKE message on this path for `path.nat-keepalive`: if
     /// no ESP was sent either, a keepalive is due (RFC 3948 §4).

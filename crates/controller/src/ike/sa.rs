@@ -1,6 +1,8 @@
 //! An IKE SA through its life: a state owns what it needs, and each message, timer or order
 //! consumes it and gives the next (RFC 7296 §1).
 
+use std::net::SocketAddr;
+
 use epochgate_ike_wire::{ExchangeType, IkeSpi, Message};
 
 use crate::Timestamp;
@@ -12,7 +14,7 @@ use super::established::Established;
 use super::informational::{Closing, Lingering};
 use super::init::Initiating;
 use super::respond::HalfOpen;
-use super::{ChildId, Peer, TunnelId};
+use super::{ChildId, Path, Peer, TunnelId};
 
 /// The states.
 pub(super) enum IkeSa {
@@ -55,6 +57,8 @@ pub(super) enum Order {
         /// Whether it is there.
         installed: bool,
     },
+    /// The peer's ESP comes from there (XFRM_MSG_MAPPING).
+    Mapping(SocketAddr),
     /// Delete the IKE SA.
     Close,
 }
@@ -86,6 +90,18 @@ impl IkeSa {
     pub(super) fn peer(&self) -> Option<Peer> {
         match self {
             Self::Established(it) => Some(it.peer()),
+            Self::Initiating(_)
+            | Self::HalfOpen(_)
+            | Self::Authenticating(_)
+            | Self::Closing(_)
+            | Self::Lingering(_) => None,
+        }
+    }
+
+    /// Where its messages and its ESP go, once it is established.
+    pub(super) fn path(&self) -> Option<Path> {
+        match self {
+            Self::Established(it) => Some(it.session.path),
             Self::Initiating(_)
             | Self::HalfOpen(_)
             | Self::Authenticating(_)
@@ -181,6 +197,7 @@ impl IkeSa {
                 | Order::Delete(_)
                 | Order::CheckLiveness
                 | Order::Ready { .. }
+                | Order::Mapping(_)
                 | Order::Close,
             ) => Some(sa),
         }

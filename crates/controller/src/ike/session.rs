@@ -381,6 +381,17 @@ impl Session {
         moved && may_follow
     }
 
+    /// Follows a peer behind a NAT to where its authentic ESP comes from: its IKE and its ESP share
+    /// a port (RFC 7296 §2.23, RFC 3948 §3.1). True when the path changed.
+    pub(super) fn follow_esp(&mut self, source: SocketAddr) -> bool {
+        let may_follow = self.nat.theirs && !self.nat.ours && self.path.encapsulated;
+        let moved = self.path.remote != source;
+        if moved && may_follow {
+            self.path.remote = source;
+        }
+        moved && may_follow
+    }
+
     /// Whether this is the request that is being answered, or was answered last.
     pub(super) fn is_expected(&self, header: &Header) -> bool {
         !header.flags.response && header.message_id == self.expected_request

@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::crypto::Cipher;
 use crate::event::EpochNumber;
 use crate::ike::{Child, ChildId, IkeSaId, Path, Side, selectors};
-use crate::io::{Encapsulation, SaDirection, SaId, SaSpec, SequenceNumbers};
+use crate::io::{Encapsulation, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers};
 
 /// One ESP SA in each direction, and what is known of them.
 #[derive(Debug)]
@@ -34,6 +34,12 @@ pub(crate) struct Epoch {
     pub(crate) received: u64,
     /// The outbound SA's packet counter when it was last read, if ever.
     pub(crate) sent: Option<u64>,
+    /// Its SAs are on their way to other outer addresses.
+    pub(crate) relocation: Option<Relocation>,
+    /// Its outbound SA has other outer addresses than the `out` policies say.
+    pub(crate) repin: bool,
+    /// SAs whose place others have taken, which go when no policy names them.
+    pub(crate) left_behind: Vec<SaId>,
     /// Server: when it ends although the client did not end it, once a later epoch is open.
     pub(crate) retire_at: Option<Timestamp>,
     /// The peer is to be told of its end as soon as no traffic uses it.
@@ -47,6 +53,18 @@ pub(crate) struct Epoch {
 pub(crate) struct InKernel {
     pub(crate) inbound: bool,
     pub(crate) outbound: bool,
+}
+
+/// SAs on their way to other outer addresses.
+#[derive(Debug)]
+pub(crate) struct Relocation {
+    /// Where to.
+    pub(crate) path: Path,
+    /// Operations that the kernel has not answered; `None`: they were not given yet, because the
+    /// gate still uses the epoch.
+    pub(crate) unanswered: Option<u8>,
+    /// The first refusal.
+    pub(crate) refused: Option<String>,
 }
 
 /// How far an epoch is trusted, and what it waits for.
@@ -149,6 +167,9 @@ impl Epoch {
             in_kernel: InKernel::default(),
             received: 0,
             sent: None,
+            relocation: None,
+            repin: false,
+            left_behind: Vec::new(),
             retire_at: None,
             delete_once_left: false,
             local_selectors: child.local_selectors.clone(),
@@ -214,6 +235,45 @@ impl Epoch {
             },
             Stage::Draining { .. } => "draining",
         }
+    }
+
+    /// What moves the SAs that the kernel has to another path: inbound first. The outbound one of an
+    /// epoch that drains is not needed any more.
+    pub(crate) fn moves_to(&self, path: &Path) -> Vec<SaMove> {
+        let awaited = match &self.stage {
+            Stage::Awaiting { .. } => true,
+            Stage::Installing(_)
+            | Stage::Proving(_)
+            | Stage::Usable(_)
+            | Stage::Draining { .. } => false,
+        };
+        let (here, there) = (path.local, path.remote);
+        let change = |from: SaId, to: IpAddr, source, direction, ports: (u16, u16)| SaMove {
+            from,
+            to: SaId {
+                destination: to,
+                spi: from.spi,
+            },
+            source,
+            direction,
+            encapsulation: path.encapsulated.then_some(Encapsulation {
+                source_port: ports.0,
+                destination_port: ports.1,
+            }),
+        };
+        let inbound = self.in_kernel.inbound.then(|| {
+            let direction = SaDirection::Inbound {
+                report_first: awaited,
+            };
+            let ports = (there.port(), here.port());
+            change(self.inbound, here.ip(), there.ip(), direction, ports)
+        });
+        let outbound = (self.in_kernel.outbound && !self.is_draining()).then(|| {
+            let ports = (here.port(), there.port());
+            let direction = SaDirection::Outbound;
+            change(self.outbound, there.ip(), here.ip(), direction, ports)
+        });
+        inbound.into_iter().chain(outbound).collect()
     }
 
     /// The SAs as the kernel gets them: inbound first.

@@ -88,7 +88,8 @@ impl Tunnel {
         let Gate::Present(present) = &self.gate else {
             return;
         };
-        if present.moving.is_some() || present.refused || present.at == chosen {
+        let stands = present.at == chosen && !self.is_mispinned(chosen);
+        if present.moving.is_some() || present.refused || stands {
             return;
         }
         if chosen == Position::Held {
@@ -100,6 +101,11 @@ impl Tunnel {
 
     fn write_out(&mut self, position: Position, cx: &mut Context<'_>) {
         let policies = self.policies.out(self.at(position));
+        if let Position::Open(number) = position
+            && let Some(epoch) = self.epoch_mut(number)
+        {
+            epoch.repin = false;
+        }
         let op = cx.out.xfrm(
             Owner::Tunnel(self.id, Awaited::Move(position)),
             XfrmOp::UpdatePolicies(policies),
@@ -152,6 +158,9 @@ impl Tunnel {
                 self.proof_read(epoch, round_trip, packets(result), cx);
             }
             Awaited::Arrival(epoch) => self.arrival_read(epoch, packets(result), cx),
+            Awaited::Relocation { epoch, from, to } => {
+                self.sa_moved(epoch, (from, to), result, cx);
+            }
             Awaited::Departure { epoch, path } => {
                 self.departure_read(epoch, path, packets(result), cx);
             }
@@ -236,6 +245,14 @@ impl Tunnel {
         };
         present.moving = None;
         if let Some(error) = error {
+            if let Position::Open(number) = to
+                && let Some(epoch) = self.epoch_mut(number)
+            {
+                epoch.repin = true;
+            }
+            let Gate::Present(present) = &mut self.gate else {
+                return;
+            };
             // Some policies may have moved. Both epochs' SAs stay; `settle` writes all again.
             present.refused = true;
             present.again = cx.now + REFUSED_RETRY;
@@ -343,7 +360,7 @@ impl Tunnel {
                 );
                 self.restore_policies(cx);
             }
-            XfrmEvent::MappingChanged { sa, .. } => self.mapping_changed(sa, cx),
+            XfrmEvent::MappingChanged { sa, source } => self.mapping_changed(sa, source, cx),
             XfrmEvent::Overrun => self.restore_policies(cx),
         }
         self.settle(cx);
@@ -380,13 +397,15 @@ impl Tunnel {
 
     /// Removes what has drained, as soon as the gate has left it.
     pub(super) fn sweep(&mut self, cx: &mut Context<'_>) {
+        self.relocate_epochs(cx);
         let mut gone = Vec::new();
         let mut removed = Vec::new();
         for epoch in &mut self.epochs {
             let Stage::Draining { inbound_until } = epoch.stage else {
                 continue;
             };
-            if self.gate.uses(epoch.number) {
+            // SAs that are on their way elsewhere are waited for.
+            if self.gate.uses(epoch.number) || epoch.relocation.is_some() {
                 continue;
             }
             if std::mem::take(&mut epoch.in_kernel.outbound) {
@@ -396,6 +415,7 @@ impl Tunnel {
                 if std::mem::take(&mut epoch.in_kernel.inbound) {
                     removed.push(epoch.inbound);
                 }
+                removed.append(&mut epoch.left_behind);
                 gone.push((epoch.number, epoch.session));
             }
         }
@@ -412,6 +432,9 @@ impl Tunnel {
     /// Removes every SA now; the policies hold or are gone.
     pub(super) fn remove_all_sas(&mut self, cx: &mut Context<'_>) {
         for epoch in std::mem::take(&mut self.epochs) {
+            for sa in epoch.left_behind {
+                cx.out.remove_sa(sa);
+            }
             if epoch.in_kernel.outbound {
                 cx.out.remove_sa(epoch.outbound);
             }

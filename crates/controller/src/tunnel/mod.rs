@@ -67,6 +67,12 @@ pub(crate) enum Awaited {
     },
     /// An inbound packet counter, to see whether anything arrives.
     Arrival(EpochNumber),
+    /// An SA to its new outer addresses.
+    Relocation {
+        epoch: EpochNumber,
+        from: SaId,
+        to: SaId,
+    },
     /// An outbound packet counter, to see whether ESP keeps a NAT's memory alive.
     Departure { epoch: EpochNumber, path: Path },
     /// The policies out of the kernel.
@@ -364,6 +370,10 @@ impl Tunnel {
         let others = [self.effort.due(), self.renewal_due()];
         others.into_iter().flatten().for_each(&mut at);
         for epoch in &self.epochs {
+            if epoch.relocation.is_some() {
+                // Its pings begin when the kernel has its SAs where they belong.
+                continue;
+            }
             if !epoch.is_draining() {
                 epoch.retire_at.into_iter().for_each(&mut at);
             }

@@ -1,12 +1,244 @@
-//! The way between the ends: what keeps a NAT on it from forgetting us.
+//! The way between the ends: what becomes of the epochs when it changes, and what keeps a NAT on it
+//! from forgetting us.
+//!
+//! A new path is an unproven path. A client holds its traffic, moves the SAs, pings, and opens again;
+//! a server follows what was authenticated, and its SAs move beneath an open gate.
 
+use std::net::SocketAddr;
+
+use super::epoch::{Epoch, Proving, Relocation, Stage};
+use super::gate::{Gate, Position};
+use super::ping::PingSeries;
 use super::{Awaited, Context, Tunnel};
-use crate::event::EpochNumber;
-use crate::ike::Path;
-use crate::io::{Output, XfrmOp};
+use crate::event::{EpochNumber, EventKind};
+use crate::ike::{IkeSaId, Path};
+use crate::io::{Output, SaId, XfrmError, XfrmOp, XfrmReply};
 use crate::outbox::Owner;
 
 impl Tunnel {
+    /// An IKE SA goes another way now, and its Child SAs with it.
+    pub(super) fn path_changed(&mut self, session: IkeSaId, path: Path, cx: &mut Context<'_>) {
+        let concerned: Vec<EpochNumber> = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.session == session)
+            .map(|epoch| epoch.number)
+            .collect();
+        for number in concerned {
+            self.relocate(number, path);
+        }
+        self.settle(cx);
+        self.sync_routes(cx);
+    }
+
+    /// Brings an epoch to where its IKE SA went while it was being installed or moved.
+    pub(super) fn follow_path(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        if let Some(path) = cx.ike.path(epoch.session) {
+            self.relocate(number, path);
+        }
+    }
+
+    /// An epoch's SAs are to go another way. On a client nothing but pings goes there before it is
+    /// proven.
+    fn relocate(&mut self, number: EpochNumber, path: Path) {
+        let is_client = self.is_client();
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        // What is under way is brought to an end first: `follow_path` looks again then.
+        let busy = matches!(epoch.stage, Stage::Installing(_)) || epoch.relocation.is_some();
+        if epoch.path == path || busy {
+            return;
+        }
+        let must_prove = match &epoch.stage {
+            Stage::Proving(_) | Stage::Usable(_) => is_client,
+            Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
+        };
+        if must_prove {
+            epoch.stage = Stage::Proving(Proving {
+                pings: PingSeries::default(),
+                out_proven: false,
+                chases: 0,
+                failed: false,
+            });
+        }
+        epoch.relocation = Some(Relocation {
+            path,
+            unanswered: None,
+            refused: None,
+        });
+    }
+
+    /// Gives the kernel the moves that can be made. A client's outbound SA is replaced in its place,
+    /// so the gate must have left it; a server's gate stays open.
+    pub(super) fn relocate_epochs(&mut self, cx: &mut Context<'_>) {
+        let is_client = self.is_client();
+        let mut done = Vec::new();
+        for epoch in &mut self.epochs {
+            let waits = is_client && self.gate.uses(epoch.number);
+            let Some(relocation) = &mut epoch.relocation else {
+                continue;
+            };
+            if waits || relocation.unanswered.is_some() {
+                continue;
+            }
+            let path = relocation.path;
+            let moves = epoch.moves_to(&path);
+            let count = u8::try_from(moves.len()).unwrap_or(u8::MAX);
+            if let Some(relocation) = &mut epoch.relocation {
+                relocation.unanswered = Some(count);
+            }
+            for change in &moves {
+                let awaited = Awaited::Relocation {
+                    epoch: epoch.number,
+                    from: change.from,
+                    to: change.to,
+                };
+                let op = XfrmOp::MoveSa(*change);
+                cx.out.xfrm(Owner::Tunnel(self.id, awaited), op);
+            }
+            if moves.is_empty() {
+                done.push(epoch.number);
+            }
+        }
+        for number in done {
+            self.relocated(number, cx);
+        }
+        self.drop_left_behind(cx);
+    }
+
+    /// The kernel has moved an SA, or has not.
+    pub(super) fn sa_moved(
+        &mut self,
+        number: EpochNumber,
+        (from, to): (SaId, SaId),
+        result: Result<XfrmReply, XfrmError>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(epoch) = self.epoch_mut(number) else {
+            // Forgotten meanwhile: nothing of it may stay.
+            if result.is_ok() {
+                cx.out.remove_sa(to);
+            }
+            return;
+        };
+        match result {
+            Ok(reply) => {
+                let packets = match reply {
+                    XfrmReply::Packets(packets) => packets,
+                    XfrmReply::Done | XfrmReply::Ours { .. } => 0,
+                };
+                if epoch.inbound == from {
+                    epoch.inbound = to;
+                    epoch.received = packets;
+                } else {
+                    epoch.outbound = to;
+                    epoch.sent = None;
+                }
+                if from != to {
+                    epoch.left_behind.push(from);
+                }
+            }
+            Err(error) => {
+                if let Some(relocation) = &mut epoch.relocation {
+                    relocation.refused.get_or_insert(error.to_string());
+                }
+            }
+        }
+        let Some(Relocation {
+            unanswered: Some(unanswered),
+            ..
+        }) = &mut epoch.relocation
+        else {
+            return;
+        };
+        *unanswered = unanswered.saturating_sub(1);
+        if *unanswered == 0 {
+            self.relocated(number, cx);
+        }
+    }
+
+    /// All that an epoch has in the kernel goes the new way.
+    fn relocated(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let Some(relocation) = epoch.relocation.take() else {
+            return;
+        };
+        let outer = |path: &Path| (path.local.ip(), path.remote.ip());
+        epoch.repin |= outer(&epoch.path) != outer(&relocation.path);
+        epoch.path = relocation.path;
+        let (session, child) = (epoch.session, epoch.child);
+        let was_draining = epoch.is_draining();
+        if let Some(reason) = relocation.refused {
+            if !was_draining {
+                self.attention(format!("epoch {number} could not be moved: {reason}"), cx);
+                cx.ike.delete_child(session, child, cx.now);
+                self.drain(number, cx);
+                self.settle(cx);
+                self.replace_lost("its SAs could not be moved", cx);
+            }
+            return;
+        }
+        if let Stage::Proving(proving) = &mut epoch.stage {
+            proving.pings.restart(cx.now);
+        }
+        if !was_draining {
+            let Path { local, remote, .. } = relocation.path;
+            self.event(cx, Some(number), EventKind::EpochMoved { local, remote });
+        }
+        self.follow_path(number, cx);
+        self.settle(cx);
+        self.epoch_timeout(number, cx);
+    }
+
+    /// Whether the `out` policies name the epoch that they stand at by other outer addresses than it
+    /// has.
+    pub(super) fn is_mispinned(&self, position: Position) -> bool {
+        match position {
+            Position::Held => false,
+            Position::Open(number) => self.epoch(number).is_some_and(|epoch| epoch.repin),
+        }
+    }
+
+    /// Removes the SAs whose places others have taken, once no policy names them.
+    fn drop_left_behind(&mut self, cx: &mut Context<'_>) {
+        let is_moving = match &self.gate {
+            Gate::Present(present) => present.moving.is_some(),
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => false,
+        };
+        for epoch in &mut self.epochs {
+            let is_named = self.gate.uses(epoch.number) && (epoch.repin || is_moving);
+            if !is_named {
+                for sa in std::mem::take(&mut epoch.left_behind) {
+                    cx.out.remove_sa(sa);
+                }
+            }
+        }
+    }
+
+    /// The kernel saw the peer's ESP come from another address or port. Where the peer may be
+    /// followed, the path changes. Else a client asks its open epoch at once; a server's client does
+    /// so by itself, and rekeys over the new path when it must.
+    pub(super) fn mapping_changed(&mut self, sa: SaId, source: SocketAddr, cx: &mut Context<'_>) {
+        let mut epochs = self.epochs.iter();
+        let Some(epoch) = epochs.find(|epoch: &&Epoch| epoch.inbound == sa) else {
+            return;
+        };
+        let number = epoch.number;
+        cx.ike.mapping_changed(epoch.session, source, cx.now);
+        if self.is_client() && self.chosen() == Position::Open(number) {
+            cx.out.xfrm(
+                Owner::Tunnel(self.id, Awaited::Arrival(number)),
+                XfrmOp::ReadPackets(sa),
+            );
+        }
+    }
+
     /// IKE has been quiet on a path through a NAT of ours. ESP on the same ports keeps the NAT's
     /// memory alive as well: only where there was none a keepalive goes out (RFC 3948 §4).
     pub(super) fn keepalive_due(&mut self, path: Path, cx: &mut Context<'_>) {

@@ -82,9 +82,11 @@ impl Tunnel {
                     failed: false,
                 }),
             );
+            self.follow_path(number, cx);
             self.epoch_timeout(number, cx);
             return;
         }
+        self.follow_path(number, cx);
         if first_arrived {
             self.first_arrived(number, cx);
             return;
@@ -122,6 +124,9 @@ impl Tunnel {
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
+        if epoch.relocation.is_some() {
+            return;
+        }
         if !epoch.is_draining() && past(epoch.retire_at) {
             self.retire(number, cx);
             return;

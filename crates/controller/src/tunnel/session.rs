@@ -3,14 +3,14 @@
 use epochgate_ike_wire::NotifyType;
 
 use super::epoch::{Check, Epoch, Proving, Stage, Usable};
-use super::gate::{Gate, Position};
+use super::gate::Gate;
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel, Wish};
 use crate::Timestamp;
 use crate::config::Start;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::{Child, ChildError, ChildId, CloseReason, IkeEvent, IkeSaId, Peer, Refused, Side};
-use crate::io::{CommandOutcome, SaId, XfrmOp};
+use crate::io::{CommandOutcome, XfrmOp};
 use crate::outbox::Owner;
 
 /// Notifies about virtual addresses, by their numbers (RFC 7296 §3.10.1).
@@ -42,9 +42,7 @@ impl Tunnel {
             IkeEvent::ChildDeleted(child) => self.child_deleted(child, cx),
             IkeEvent::ChildUnknownToPeer(child) => self.child_unknown(child, cx),
             IkeEvent::Alive => {}
-            // The new path is used by what is negotiated from now on; the open epoch's own checks
-            // find out whether its path still works.
-            IkeEvent::PathChanged(_) => {}
+            IkeEvent::PathChanged(path) => self.path_changed(session, path, cx),
             IkeEvent::KeepaliveDue(path) => self.keepalive_due(path, cx),
             IkeEvent::Rekeyed(by) => {
                 let by_peer = by == Side::Peer;
@@ -640,21 +638,6 @@ impl Tunnel {
             && let Stage::Draining { inbound_until } = &mut epoch.stage
         {
             *inbound_until = until.min(*inbound_until);
-        }
-    }
-
-    /// The kernel saw the peer's ESP come from another address or port. A client asks its open epoch
-    /// at once; a server's client does so by itself, and rekeys over the new path when it must.
-    pub(super) fn mapping_changed(&mut self, sa: SaId, cx: &mut Context<'_>) {
-        let Position::Open(number) = self.chosen() else {
-            return;
-        };
-        let asks = self.is_client() && self.epoch(number).is_some_and(|epoch| epoch.inbound == sa);
-        if asks {
-            cx.out.xfrm(
-                Owner::Tunnel(self.id, Awaited::Arrival(number)),
-                XfrmOp::ReadPackets(sa),
-            );
         }
     }
 }

@@ -47,30 +47,31 @@ pub(super) fn sa(spec: &SaSpec) -> Sa {
         .encapsulation
         .map(|ports| Encap::udp(ports.source_port, ports.destination_port));
     sa.limits.hard.seconds_since_added = Some(spec.hard_lifetime.as_secs());
-    let thresholds = match spec.direction {
-        SaDirection::Inbound { report_first } => {
-            sa.replay_window = ReplayWindow {
-                packets: spec.sequence.window,
-                extended: spec.sequence.extended,
-            };
-            if report_first {
-                EventThresholds::NEXT_PACKET
-            } else {
-                EventThresholds::SILENT
-            }
+    sa.replay_window = match spec.direction {
+        SaDirection::Inbound { .. } => ReplayWindow {
+            packets: spec.sequence.window,
+            extended: spec.sequence.extended,
+        },
+        SaDirection::Outbound if spec.sequence.extended => {
+            ReplayWindow::extended(OUTBOUND_WINDOW_PACKETS)
         }
-        SaDirection::Outbound => {
-            sa.replay_window = if spec.sequence.extended {
-                ReplayWindow::extended(OUTBOUND_WINDOW_PACKETS)
-            } else {
-                ReplayWindow::packets(0)
-            };
-            EventThresholds::SILENT
-        }
+        SaDirection::Outbound => ReplayWindow::packets(0),
     };
+    let thresholds = event_thresholds(spec.direction);
     sa.replay_threshold = thresholds.replay;
     sa.timer_threshold = thresholds.timer;
     sa
+}
+
+/// When an SA reports: all that carry packets every day are silent.
+pub(super) fn event_thresholds(direction: SaDirection) -> EventThresholds {
+    match direction {
+        SaDirection::Inbound { report_first: true } => EventThresholds::NEXT_PACKET,
+        SaDirection::Inbound {
+            report_first: false,
+        }
+        | SaDirection::Outbound => EventThresholds::SILENT,
+    }
 }
 
 /// The algorithms by the kernel's names. Key material is encryption key, then salt or integrity

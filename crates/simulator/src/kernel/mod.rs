@@ -84,6 +84,8 @@ pub enum OpKind {
     AddInbound,
     /// An outbound SA added.
     AddOutbound,
+    /// An SA moved.
+    MoveSa,
     /// An SA removed.
     RemoveSa,
     /// Policies created.

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use epochgate_controller::io::{
-    FoundSa, PolicyAction, PolicyKey, PolicySpec, SaDirection, SaId, SaSpec, XfrmError, XfrmOp,
-    XfrmReply,
+    FoundSa, PolicyAction, PolicyKey, PolicySpec, SaDirection, SaId, SaMove, SaSpec, XfrmError,
+    XfrmOp, XfrmReply,
 };
 use epochgate_controller::{REQIDS, Timestamp};
 
@@ -18,6 +18,7 @@ impl Kernel {
         match op {
             XfrmOp::ReadOurs => Ok(self.ours()),
             XfrmOp::AddSa(spec) => self.add_sa(spec, now),
+            XfrmOp::MoveSa(change) => self.move_sa(&change),
             XfrmOp::RemoveSa(id) => {
                 self.sas.remove(&id);
                 Ok(XfrmReply::Done)
@@ -53,6 +54,7 @@ impl Kernel {
                 SaDirection::Inbound { .. } => OpKind::AddInbound,
                 SaDirection::Outbound => OpKind::AddOutbound,
             },
+            XfrmOp::MoveSa(_) => OpKind::MoveSa,
             XfrmOp::RemoveSa(_) => OpKind::RemoveSa,
             XfrmOp::CreatePolicies(_) => OpKind::CreatePolicies,
             XfrmOp::UpdatePolicies(_) => OpKind::UpdatePolicies,
@@ -95,6 +97,18 @@ impl Kernel {
         self.sas
             .insert(id, Entry::Mature(Box::new(Sa::new(spec, now))));
         Ok(XfrmReply::Done)
+    }
+
+    /// In its place where the destination stays, else beside the old one.
+    fn move_sa(&mut self, change: &SaMove) -> Result<XfrmReply, XfrmError> {
+        let moved = self.mature(change.from).ok_or_else(missing)?.moved(change);
+        let taken = change.from != change.to && self.sas.contains_key(&change.to);
+        if taken {
+            return Err(XfrmError::Exists("File exists".into()));
+        }
+        let packets = moved.packets;
+        self.sas.insert(change.to, Entry::Mature(Box::new(moved)));
+        Ok(XfrmReply::Packets(packets))
     }
 
     /// All or none.

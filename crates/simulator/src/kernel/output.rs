@@ -168,10 +168,11 @@ impl Kernel {
             return;
         };
         sa.packets += 1;
+        sa.sequence += 1;
         let frame = Frame::Esp {
             source: sa.spec.source,
             sa: id,
-            sequence: sa.packets,
+            sequence: sa.sequence,
             key: sa.spec.key.clone(),
             inner,
         };

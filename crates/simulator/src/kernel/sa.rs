@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use epochgate_controller::Timestamp;
-use epochgate_controller::io::{SaDirection, SaSpec};
+use epochgate_controller::io::{SaDirection, SaMove, SaSpec};
+
+/// Sequence numbers that a moved outbound SA leaves out while the old one may still send.
+const SEQUENCE_MARGIN: u64 = 1 << 20;
 
 /// What the SAD has under a destination and SPI.
 #[derive(Debug)]
@@ -15,11 +18,13 @@ pub(super) enum Entry {
 }
 
 /// A mature SA.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sa {
     pub(super) spec: SaSpec,
     pub(super) packets: u64,
     pub(super) report: bool,
+    /// The last sequence number sent.
+    pub(super) sequence: u64,
     expires: Timestamp,
     sequences: BTreeSet<u64>,
 }
@@ -58,11 +63,32 @@ impl Sa {
     pub(super) fn new(spec: SaSpec, now: Timestamp) -> Self {
         Self {
             packets: 0,
+            sequence: 0,
             report: matches!(spec.direction, SaDirection::Inbound { report_first: true }),
             expires: now + spec.hard_lifetime,
             sequences: BTreeSet::new(),
             spec,
         }
+    }
+
+    /// The same SA at other outer addresses.
+    pub(super) fn moved(&self, change: &SaMove) -> Self {
+        let mut sa = self.clone();
+        sa.spec.id = change.to;
+        sa.spec.source = change.source;
+        sa.spec.direction = change.direction;
+        sa.spec.encapsulation = change.encapsulation;
+        sa.report = matches!(
+            change.direction,
+            SaDirection::Inbound { report_first: true }
+        );
+        if change.from != change.to {
+            sa.packets = 0;
+            if matches!(change.direction, SaDirection::Outbound) {
+                sa.sequence += SEQUENCE_MARGIN;
+            }
+        }
+        sa
     }
 
     /// Whether a sequence number is new; it is not afterwards (RFC 4303 §3.4.3).

@@ -74,6 +74,21 @@ impl World {
         self.feed(id, Input::Addresses(addresses));
     }
 
+    /// A host's outer address is another from now on: what is under way to the old one is lost, and
+    /// nothing leaves with it as its source.
+    pub fn move_to(&mut self, id: NodeId, outer: IpAddr) {
+        self.whole = false;
+        self.remember(|| format!("{id:?} moves to {outer}"));
+        let node = &mut self.nodes[id.0];
+        let inner = node.kernel.addresses().iter().copied();
+        let addresses: Vec<IpAddr> = std::iter::once(outer)
+            .chain(inner.filter(|address| *address != node.outer))
+            .collect();
+        node.outer = outer;
+        node.kernel.set_addresses(addresses.clone());
+        self.feed(id, Input::Addresses(addresses));
+    }
+
     /// Somebody else removes one of our SAs.
     pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;

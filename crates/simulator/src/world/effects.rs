@@ -156,6 +156,12 @@ impl World {
     fn transmit(&mut self, id: NodeId, frame: Frame) {
         let arrivals = self.network.arrivals(&frame, self.now, &mut self.random);
         self.note_departure(id, &frame, arrivals.len());
+        let has_source = frame
+            .outer_source()
+            .is_none_or(|source| self.nodes[id.0].kernel.addresses().contains(&source));
+        if !has_source {
+            return;
+        }
         let destination = frame.destination();
         let to = self.nodes.iter().position(|node| {
             let addresses = node.kernel.addresses();

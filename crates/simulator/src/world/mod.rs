@@ -248,7 +248,15 @@ impl World {
                 if node.run != run {
                     return;
                 }
+                let change = if let XfrmOp::MoveSa(change) = *what {
+                    Some(change)
+                } else {
+                    None
+                };
                 let result = node.kernel.perform(*what, self.now);
+                if let (Some(change), Ok(_)) = (change, &result) {
+                    node.note_move(&change);
+                }
                 self.notice(id, Input::XfrmDone { op, result });
             }
             Happening::Departure(id) => self.depart(id),
