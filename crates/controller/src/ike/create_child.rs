@@ -16,7 +16,7 @@ use super::context::Context;
 use super::established::{Asked, Established, KeptAnswer, Outstanding};
 use super::init::{invalid_ke, only};
 use super::keys::{Nonces, Part};
-use super::limits::KE_RESTARTS_MAX;
+use super::limits::{EARLY_DELETES_MAX, KE_RESTARTS_MAX};
 use super::payloads::{Payloads, notify};
 use super::proposal::{self, ChildKeyExchange};
 use super::protect::SealError;
@@ -43,6 +43,9 @@ pub(super) struct Creating {
     restarts: u32,
     /// While it was under way the peer rekeyed the same Child SA (RFC 7296 §2.8.1).
     crossing: Option<Crossing>,
+    /// SPIs of the peer's that its Deletes named meanwhile and that we do not know: one of them may
+    /// be what its answer, still on its way, offers.
+    deleted_early: Vec<u32>,
 }
 
 /// The peer's crossing exchange.
@@ -55,6 +58,14 @@ struct Crossing {
 }
 
 impl Creating {
+    /// The peer deletes a Child SA that we have never heard of: perhaps this one, whose answer is
+    /// late.
+    pub(super) fn deleted_unknown(&mut self, spi: u32) {
+        if self.deleted_early.len() < EARLY_DELETES_MAX {
+            self.deleted_early.push(spi);
+        }
+    }
+
     /// The peer deleted a Child SA; `alive` tells which ones are left.
     pub(super) fn peer_deleted(&mut self, deleted: ChildId, alive: impl Fn(ChildId) -> bool) {
         if self.replaces == Some(deleted)
@@ -137,6 +148,7 @@ impl Established {
             exchange,
             restarts,
             crossing: None,
+            deleted_early: Vec::new(),
         };
         self.outstanding = Some(Outstanding {
             in_flight,
@@ -164,7 +176,14 @@ impl Established {
             self.delete_unwanted(inbound);
             return self.proceed(ctx);
         }
+        let mut creating = creating;
+        let deleted_early = std::mem::take(&mut creating.deleted_early);
         let crossing = match self.complete(ctx, creating, &payloads) {
+            // Its Delete was faster than the answer: it is over before it began.
+            Ok((child, _, _)) if deleted_early.contains(&child.outbound.0.get()) => {
+                self.refuse(ctx, tunnel, replaces, ChildError::Temporary);
+                None
+            }
             Ok((child, lowest, crossing)) => {
                 let id = child.id;
                 self.add_child(tunnel, &child);
@@ -223,7 +242,9 @@ impl Established {
             let mut others = config.esp.groups.iter().copied();
             others.find(|it| Some(*it) != current && Some(proposal::method(*it)) == wanted)
         });
-        if group.is_some() && creating.restarts < KE_RESTARTS_MAX {
+        // Not beside a rekey of the peer's own, which then is the one that stays.
+        let alone = creating.crossing.is_none();
+        if group.is_some() && alone && creating.restarts < KE_RESTARTS_MAX {
             let replaced = replaces.zip(creating.replaced_inbound);
             return match self.start_create(ctx, tunnel, replaced, group, creating.restarts + 1) {
                 Ok(()) => self.stay(),
@@ -239,6 +260,9 @@ impl Established {
             (NotifyType::CHILD_SA_NOT_FOUND, Some(child), None) => {
                 self.children.remove(&child);
                 ctx.event(self.name_for(tunnel), IkeEvent::ChildUnknownToPeer(child));
+            }
+            (NotifyType::INVALID_KE_PAYLOAD, Some(_), Some(_)) => {
+                self.refuse(ctx, tunnel, replaces, ChildError::Temporary);
             }
             (kind, _, _) => self.refuse(ctx, tunnel, replaces, child_error(kind)),
         }

@@ -46,15 +46,21 @@ impl Established {
                 .iter()
                 .find(|(_, child)| child.outbound.0.get() == spi)
                 .map(|(id, child)| (*id, child.inbound, child.tunnel));
+            let creating = match &mut self.outstanding {
+                Some(Outstanding {
+                    asked: Asked::Create(creating),
+                    ..
+                }) => Some(creating),
+                Some(_) | None => None,
+            };
             let Some((id, inbound, tunnel)) = found else {
+                if let Some(creating) = creating {
+                    creating.deleted_unknown(spi);
+                }
                 continue;
             };
             self.children.remove(&id);
-            if let Some(Outstanding {
-                asked: Asked::Create(creating),
-                ..
-            }) = &mut self.outstanding
-            {
+            if let Some(creating) = creating {
                 creating.peer_deleted(id, |child| self.children.contains_key(&child));
             }
             self.tasks.retain(|task| *task != Task::Delete(id));

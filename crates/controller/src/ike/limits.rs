@@ -20,6 +20,9 @@ pub(super) const KE_RESTARTS_MAX: u32 = 2;
 /// every algorithm there is and a key exchange of 1,568 octets, take half of it.
 pub(super) const INIT_REQUEST_MAX: usize = 4096;
 
+/// Deleted SPIs that are remembered while an answer is awaited which may offer one of them.
+pub(super) const EARLY_DELETES_MAX: usize = 16;
+
 /// Queued requests of one IKE SA that wait for the window (RFC 7296 §2.3): some of each tunnel that
 /// uses it.
 pub(super) const TASKS_MAX: usize = 256;

@@ -160,3 +160,62 @@ fn both_ends_start_an_ike_sa_at_once() {
     let [ours, theirs] = pair.spis();
     assert_eq!(ours, theirs);
 }
+
+#[test]
+fn a_delete_that_is_faster_than_the_answer_ends_the_child_before_it_begins() {
+    for replaces in [true, false] {
+        let mut pair = Pair::established();
+        let late = Fate::Delay(Duration::from_millis(200));
+        pair.rule(End::Server, ExchangeType::CreateChildSa, true, late, 1);
+        let (now, sa, old) = (pair.now, pair.client.sa(), pair.client.child().id);
+        if replaces {
+            pair.client.endpoint.rekey_child(sa, old, now);
+        } else {
+            pair.client.endpoint.new_child(sa, TUNNEL, now);
+        }
+        pair.run(Duration::from_millis(15));
+        let (now, sa, new) = (pair.now, pair.server.sa(), pair.server.child().id);
+        pair.server.endpoint.delete_child(sa, new, now);
+        pair.settle();
+        let refused = pair.client.events.iter().any(|event| {
+            matches!(
+                event,
+                IkeEvent::ChildRefused {
+                    error: ChildError::Temporary,
+                    ..
+                }
+            )
+        });
+        assert!(refused);
+        let [ours, theirs] = pair.spis();
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.len(), 1, "the old one alone");
+    }
+}
+
+#[test]
+fn crossing_rekeys_with_a_wrong_group_on_either_or_both_agree() {
+    let (many, one) = (vec![Group::P384, Group::X25519], vec![Group::X25519]);
+    for (client, server) in [(&many, &one), (&one, &many), (&many, &many)] {
+        for delay in [0, 12, 25, 45] {
+            let mut pair = Pair::with(
+                |config| config.esp.groups.clone_from(client),
+                |config| config.esp.groups.clone_from(server),
+            );
+            pair.connect();
+            pair.settle();
+            pair.rule(
+                End::Server,
+                ExchangeType::CreateChildSa,
+                false,
+                Fate::Delay(Duration::from_millis(delay)),
+                1,
+            );
+            pair.rekey_both();
+            pair.settle();
+            let [ours, theirs] = pair.spis();
+            assert_eq!(ours, theirs, "{delay} ms");
+            assert!((2..=3).contains(&ours.len()), "{delay} ms");
+        }
+    }
+}
