@@ -48,6 +48,11 @@ pub(super) enum Effort {
         child: Option<ChildId>,
         since: Timestamp,
     },
+    /// The peer had no time for CREATE_CHILD_SA (RFC 7296 §2.25).
+    PutOff {
+        child: Option<ChildId>,
+        until: Timestamp,
+    },
     /// The last attempt failed.
     BackingOff { until: Timestamp },
 }
@@ -58,7 +63,7 @@ impl Effort {
             Self::Rest | Self::Connecting { .. } => None,
             Self::FindingSource { since } => Some(*since + SOURCE_PATIENCE),
             Self::Rekeying { since, .. } => Some(*since + REKEY_PATIENCE),
-            Self::BackingOff { until } => Some(*until),
+            Self::PutOff { until, .. } | Self::BackingOff { until } => Some(*until),
         }
     }
 }
@@ -148,7 +153,7 @@ impl Tunnel {
         true
     }
 
-    fn operator_waits(&self) -> bool {
+    pub(super) fn operator_waits(&self) -> bool {
         self.wishes
             .iter()
             .any(|(_, wish)| matches!(wish, Wish::Open | Wish::SwitchBeyond(_)))
@@ -316,6 +321,7 @@ impl Tunnel {
                     };
                 }
             }
+            Effort::PutOff { child, .. } => self.resume(child, cx),
             Effort::BackingOff { .. } => {
                 self.effort = Effort::Rest;
                 let needed = self.chosen() == Position::Held || self.newest_failed();

@@ -13,6 +13,7 @@ mod path;
 mod ping;
 pub(crate) mod policies;
 mod proof;
+mod put_off;
 mod renewal;
 mod report;
 mod session;
@@ -136,6 +137,8 @@ pub(crate) struct Tunnel {
     effort: Effort,
     /// Efforts that failed in a row.
     failures: u32,
+    /// TEMPORARY_FAILUREs in a row.
+    busy_answers: u32,
     /// Epochs that failed in a row on the newest session.
     failed_epochs: u32,
     /// Whether this end wants the tunnel to be open.
@@ -185,6 +188,7 @@ impl Tunnel {
             sessions: Vec::new(),
             effort: Effort::Rest,
             failures: 0,
+            busy_answers: 0,
             failed_epochs: 0,
             wanted: false,
             contacted: false,

@@ -108,6 +108,7 @@ impl Tunnel {
                 return error("the epoch's pings are unanswered; rekeying");
             }
             Effort::Rekeying { .. } => return error("rekeying"),
+            Effort::PutOff { .. } => return error("the peer is busy; asking it again soon"),
             Effort::BackingOff { .. } => return error("waiting to try again"),
             Effort::Rest => {}
         }

@@ -178,7 +178,10 @@ impl Tunnel {
         self.event(cx, None, EventKind::IkeClosed { reason });
         let concerned = match self.effort {
             Effort::Connecting { session, .. } | Effort::Rekeying { session, .. } => session == id,
-            Effort::Rest | Effort::FindingSource { .. } | Effort::BackingOff { .. } => false,
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::PutOff { .. }
+            | Effort::BackingOff { .. } => false,
         };
         if concerned {
             self.effort_failed(why.to_owned(), cx);
@@ -207,6 +210,7 @@ impl Tunnel {
 
     fn child_negotiated(&mut self, session: IkeSaId, child: &Child, cx: &mut Context<'_>) {
         if child.started_by == Side::Us {
+            self.busy_answers = 0;
             self.effort = Effort::Rest;
             self.retire_failed(child.replaces, cx);
         }
@@ -345,6 +349,9 @@ impl Tunnel {
         error: ChildError,
         cx: &mut Context<'_>,
     ) {
+        if error == ChildError::Temporary && self.put_off(session, cx) {
+            return;
+        }
         let reason = match error {
             ChildError::Temporary => "the peer is busy (TEMPORARY_FAILURE)".to_owned(),
             ChildError::NoProposal => "the peer accepts none of our ESP algorithms \
@@ -598,7 +605,10 @@ impl Tunnel {
             Effort::Connecting { session: of, .. } | Effort::Rekeying { session: of, .. } => {
                 of == session
             }
-            Effort::Rest | Effort::FindingSource { .. } | Effort::BackingOff { .. } => false,
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::PutOff { .. }
+            | Effort::BackingOff { .. } => false,
         };
         let mut others = self.epochs.iter().filter(|epoch| !epoch.is_draining());
         let used = self.epochs.iter().any(|epoch| epoch.session == session);
