@@ -97,6 +97,14 @@ impl World {
         }
     }
 
+    /// One of our SAs reaches its hard limit (XFRM_MSG_EXPIRE with `hard` set).
+    pub fn expire_sa(&mut self, id: NodeId, sa: SaId) {
+        self.whole = false;
+        if self.nodes[id.0].kernel.steal_sa(sa) {
+            self.feed(id, Input::Xfrm(XfrmEvent::Expired(sa)));
+        }
+    }
+
     /// Somebody else removes one of our policies.
     pub fn steal_policy(&mut self, id: NodeId, key: PolicyKey) {
         self.whole = false;

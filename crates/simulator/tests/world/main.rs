@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cold;
+mod collisions;
 mod crash;
 mod doubt;
 mod endurance;
+mod ike_rekey;
 mod lifecycle;
 mod loss;
 mod refusals;

@@ -60,7 +60,7 @@ fn rule(random: &mut Random) -> Rule {
 fn trouble(pair: &mut Pair, random: &mut Random) -> Result<(), Violation> {
     let node = pick(random, &[pair.client, pair.server]);
     let name = pair.name.clone();
-    match random.below(16) {
+    match random.below(19) {
         0..=4 => {
             let rule = rule(random);
             pair.world.disturb(rule);
@@ -103,7 +103,13 @@ fn trouble(pair: &mut Pair, random: &mut Random) -> Result<(), Violation> {
                 pair.world.steal_sa(node, sa);
             }
         }
-        14 => pair.world.set_jitter(pick(random, &[5, 50]) * MILLISECOND),
+        14 | 15 => {
+            pair.rekey_ike(node);
+        }
+        16 => {
+            pair.reauthenticate(node);
+        }
+        17 => pair.world.set_jitter(pick(random, &[5, 50]) * MILLISECOND),
         _ => pair.world.run_for(random.between(SECOND, 20 * SECOND))?,
     }
     Ok(())
@@ -121,17 +127,28 @@ fn plan(random: &mut Random) -> Plan {
         if random.chance(300) {
             tunnel.epoch.lifetime = 20 * SECOND;
         }
+        if random.chance(300) {
+            tunnel.ike_sa.lifetime = 30 * SECOND;
+        }
+        if random.chance(200) {
+            tunnel.ike_sa.reauthenticate = Some(40 * SECOND);
+        }
     }
     plan
 }
 
-/// One epoch, one IKE SA, the same on both ends.
-fn is_tidy(pair: &Pair) -> bool {
+/// One epoch, one IKE SA, the same on both ends, and nothing else in the kernels.
+pub(crate) fn is_tidy(pair: &Pair) -> bool {
     let one = |node| {
         let counts = |status: TunnelStatus| (status.epochs.len(), status.ike.len());
         pair.sas(node) == 2 && pair.status(node).map(counts) == Some((1, 1))
     };
-    pair.is_open() && one(pair.client) && one(pair.server)
+    let ike = |node| {
+        let status = pair.status(node)?;
+        let sa = status.ike.first()?;
+        Some((sa.initiator_spi.clone(), sa.responder_spi.clone()))
+    };
+    pair.is_open() && one(pair.client) && one(pair.server) && ike(pair.client) == ike(pair.server)
 }
 
 fn survive(seed: u64) -> Outcome {
