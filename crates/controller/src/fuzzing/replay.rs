@@ -44,9 +44,19 @@ fn the_corpus_of_decrypted_payloads_is_read_without_a_fault() {
 
 #[test]
 fn the_corpus_of_conversations_is_survived() {
-    replay("conversation", |script| {
-        let random = Random::new(super::SEED);
-        let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), random));
-        super::conversation(&crypto, script);
-    });
+    replay("conversation", converse);
+}
+
+/// What the fuzzer found: such an epoch was left unproven for ever, and nothing else was tried.
+#[test]
+fn a_peer_that_once_agreed_to_no_pings_does_not_shut_the_tunnel_for_ever() {
+    let script = "../../fuzz/corpus/conversation/a-rekey-whose-selectors-leave-no-room-for-pings";
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(script);
+    converse(&std::fs::read(script).unwrap());
+}
+
+fn converse(script: &[u8]) {
+    let random = Random::new(super::SEED);
+    let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), random));
+    super::conversation(&crypto, script);
 }

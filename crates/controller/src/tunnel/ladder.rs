@@ -10,7 +10,7 @@ use super::proof::random;
 use super::{Context, SESSIONS_MAX, Session, Tunnel, Wish};
 use crate::Timestamp;
 use crate::config::Start;
-use crate::event::{EpochNumber, EventKind};
+use crate::event::EventKind;
 use crate::ike::{ChildId, IkeSaId};
 use crate::io::{CommandOutcome, Output};
 
@@ -342,15 +342,12 @@ impl Tunnel {
             })
     }
 
-    /// An epoch's pings went unanswered (R5).
-    pub(super) fn epoch_failed(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+    /// An epoch cannot be proven, for this reason (R5).
+    pub(super) fn epoch_failed(&mut self, reason: String, cx: &mut Context<'_>) {
         self.failed_epochs += 1;
         if matches!(self.effort, Effort::Rest) {
             self.wanted = true;
-            self.effort_failed(
-                format!("epoch {number} does not answer: ESP or its way back is blocked"),
-                cx,
-            );
+            self.effort_failed(reason, cx);
         }
     }
 

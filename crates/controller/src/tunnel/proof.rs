@@ -221,17 +221,7 @@ impl Tunnel {
         };
         let (source, target) = match self.ping_addresses(epoch, cx) {
             Ok(addresses) => addresses,
-            Err(reason) => {
-                // Without addresses there is nothing to wait for: the epoch stays unproven.
-                if let Some(pings) = self.epoch_mut(number).and_then(Epoch::pings_mut) {
-                    pings.pause();
-                }
-                if self.cannot_ping.as_ref() != Some(&reason) {
-                    self.attention(reason.clone(), cx);
-                }
-                self.cannot_ping = Some(reason);
-                return;
-            }
+            Err(why) => return self.cannot_ping(number, why, cx),
         };
         let ping = ControlPing {
             nonce: PingNonce(random(cx)),
@@ -277,12 +267,40 @@ impl Tunnel {
         }
     }
 
+    /// There are no addresses to ping an epoch between. If the peer may yet agree to some, that epoch
+    /// has failed, and another one is tried (R5, R6); else it stays unproven until the host or its
+    /// configuration changes.
+    fn cannot_ping(&mut self, number: EpochNumber, why: NoPing, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        if let Some(pings) = epoch.pings_mut() {
+            pings.pause();
+        }
+        let (reason, failed) = match (why, &mut epoch.stage) {
+            (NoPing::NotAgreed(reason), Stage::Proving(proving)) => {
+                (reason, !std::mem::replace(&mut proving.failed, true))
+            }
+            (NoPing::NotAgreed(reason) | NoPing::NotHere(reason), _) => (reason, false),
+        };
+        if self.cannot_ping.as_ref() != Some(&reason) {
+            self.attention(reason.clone(), cx);
+        }
+        self.cannot_ping = Some(reason.clone());
+        if failed {
+            self.epoch_failed(reason, cx);
+        }
+    }
+
     /// Who pings whom: what the peer announces when it is epochgate, else `ping.target`.
-    fn ping_addresses(&self, epoch: &Epoch, cx: &Context<'_>) -> Result<(IpAddr, IpAddr), String> {
-        let target = self.ping_target(Some(epoch)).ok_or(
-            "there is nothing to ping: the peer announces no address; set `ping.target` to an \
-             address behind the peer that answers pings",
-        )?;
+    fn ping_addresses(&self, epoch: &Epoch, cx: &Context<'_>) -> Result<(IpAddr, IpAddr), NoPing> {
+        let target = self.ping_target(Some(epoch)).ok_or_else(|| {
+            NoPing::NotHere(
+                "there is nothing to ping: the peer announces no address; set `ping.target` to an \
+                 address behind the peer that answers pings"
+                    .into(),
+            )
+        })?;
         let same_family = |source: &IpAddr| source.is_ipv4() == target.is_ipv4();
         let source = self
             .config
@@ -290,10 +308,14 @@ impl Tunnel {
             .source
             .filter(same_family)
             .or_else(|| cx.host.inside(&self.config.local_traffic, Some(target)))
-            .ok_or(
-                "there is nothing to ping from: no address of this host lies in `traffic.local`; \
-                 give the host one, or set `ping.source` to an address of this host",
-            )?;
+            .ok_or_else(|| {
+                NoPing::NotHere(
+                    "there is nothing to ping from: no address of this host lies in \
+                     `traffic.local`; give the host one, or set `ping.source` to an address of this \
+                     host"
+                        .into(),
+                )
+            })?;
         let pair = Pair {
             local: source.into(),
             remote: target.into(),
@@ -301,10 +323,10 @@ impl Tunnel {
         if epoch.covers(pair) {
             Ok((source, target))
         } else {
-            Err(format!(
+            Err(NoPing::NotAgreed(format!(
                 "the peer did not agree to pings from {source} to {target}; make `traffic` of both \
                  ends meet, or set `ping.source` and `ping.target` inside it"
-            ))
+            )))
         }
     }
 
@@ -531,7 +553,7 @@ impl Tunnel {
                 let attempts = proving.pings.sent();
                 proving.pings.restart(slowly);
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
-                self.epoch_failed(number, cx);
+                self.epoch_failed(blocked(number), cx);
             }
             Stage::Usable(usable) => {
                 let attempts = match &mut usable.check {
@@ -546,7 +568,7 @@ impl Tunnel {
                 };
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
                 self.settle(cx);
-                self.epoch_failed(number, cx);
+                self.epoch_failed(blocked(number), cx);
             }
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => {}
         }
@@ -599,6 +621,19 @@ impl Tunnel {
         let thousandths = percent * 10 + jitter / 10;
         self.config.epoch.lifetime.saturating_mul(thousandths) / 1000
     }
+}
+
+/// Why an epoch cannot be pinged.
+enum NoPing {
+    /// This host has no address for it, or the configuration names none.
+    NotHere(String),
+    /// The selectors that the peer agreed to do not let pings through.
+    NotAgreed(String),
+}
+
+/// Why an epoch whose pings were not answered has failed.
+fn blocked(number: EpochNumber) -> String {
+    format!("epoch {number} does not answer: ESP or its way back is blocked")
 }
 
 /// What an epoch's timer leads to.
