@@ -49,7 +49,7 @@ pub struct LibreswanFiles {
 }
 
 impl Libreswan {
-    /// Starts pluto, and waits until it listens and has loaded the connection `net`.
+    /// Starts pluto, and waits until it listens and has loaded its connections.
     #[track_caller]
     pub fn start(root: &Root, host: &Host, files: &LibreswanFiles) -> Self {
         root.mount_on(host);
@@ -78,12 +78,18 @@ impl Libreswan {
         };
         daemon.run("whack", &["--listen"]);
         let conf = path("ipsec.conf");
-        daemon.run(
-            "addconn",
-            &["--config", &conf, "--ctlsocket", CONTROL, "net"],
-        );
+        let names = files.connections.lines();
+        let names: Vec<_> = names
+            .filter_map(|line| line.strip_prefix("conn "))
+            .collect();
+        for name in &names {
+            daemon.run(
+                "addconn",
+                &["--config", &conf, "--ctlsocket", CONTROL, name],
+            );
+        }
         let began = Instant::now();
-        while !daemon.log().contains("added IKEv2 connection") {
+        while daemon.log().matches("added IKEv2 connection").count() < names.len() {
             assert!(began.elapsed() < LOAD_LIMIT, "{}", daemon.log());
             thread::sleep(POLL);
         }
@@ -118,9 +124,9 @@ impl Libreswan {
         self.try_run("whack", &all)
     }
 
-    /// Begins the connection `net`, and does not wait for it.
-    pub fn initiate(&self) {
-        self.whack(&["--initiate", "--asynchronous"]);
+    /// Begins a connection, and does not wait for it.
+    pub fn initiate(&self, name: &str) {
+        self.try_run("whack", &["--initiate", "--asynchronous", "--name", name]);
     }
 
     /// Rekeys the Child SA of `net` (the exchange runs on after this returns).

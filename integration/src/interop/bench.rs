@@ -1,5 +1,6 @@
 //! epochgate and a peer on their network, watched at epochgate's end.
 
+use super::connection::ASSIGNED;
 use super::{Cell, Connection, Counts, Outcome, Peer, Role, Tally, Version};
 use crate::audit::{self, Selectors};
 use crate::capture::Capture;
@@ -186,10 +187,23 @@ impl Bench {
     /// Waits until epochgate's tunnel is as wanted; `what` says it in words.
     #[track_caller]
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_tunnel("net", what, wanted)
+    }
+
+    /// The same with the tunnel of this name.
+    #[track_caller]
+    pub fn wait_for_tunnel(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let began = Instant::now();
         loop {
-            let mut report = self.ours().report();
-            let tunnel = report["tunnels"][0].take();
+            let report = self.ours().report();
+            let tunnels = report["tunnels"].as_array().into_iter().flatten();
+            let found = tunnels.into_iter().find(|tunnel| tunnel["name"] == name);
+            let tunnel = found.cloned().unwrap_or_default();
             if wanted(&tunnel) {
                 return tunnel;
             }
@@ -235,7 +249,11 @@ impl Bench {
     }
 
     fn traffic_of(&self, count: u64) -> Traffic {
-        let (own, other) = self.connection.inside();
+        self.traffic_between(self.connection.inside(), count)
+    }
+
+    fn traffic_between(&self, ends: (&str, &str), count: u64) -> Traffic {
+        let (own, other) = ends;
         let own = (self.own_host(), own);
         let other = (self.peers_host(), other);
         let flow = |from, to, port| UdpFlow::new(from, to, port).rate(RATE).count(count);
@@ -268,6 +286,14 @@ impl Bench {
             account.lost().len(),
             account.sent.len(),
         );
+    }
+
+    /// The same through the second Child SA.
+    #[track_caller]
+    pub fn exchange_second(&mut self) {
+        let ends = self.connection.second_inside();
+        let traffic = self.traffic_between(ends, u64::from(RATE));
+        self.finish(traffic);
     }
 
     /// Ends the traffic; all of it must have arrived, each datagram once.
@@ -343,6 +369,7 @@ impl Bench {
         for protected in [
             Selectors::new(CLIENT_NET, SERVER_NET),
             Selectors::new(CLIENT_NET_V6, SERVER_NET_V6),
+            Selectors::new(ASSIGNED, SERVER_NET),
         ] {
             if let Err(violation) = audit::nothing_in_clear(&trace, &protected) {
                 panic!("in clear: {violation}");

@@ -41,6 +41,10 @@ pub enum Proof {
     Certificates(KeyKind),
 }
 
+/// The address that a server assigns to its client, where it does: its pool's only one.
+pub(super) const ASSIGNED: &str = "10.99.0.9";
+const ASSIGNED_NET: &str = "10.99.0.9/32";
+
 /// What both ends are told.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -58,6 +62,10 @@ pub struct Connection {
     pub algorithms: Algorithms,
     /// Both send IKE messages in datagrams of at most 576 octets (libreswan: what it likes).
     pub small_fragments: bool,
+    /// The client gets its inner address from the server.
+    pub assigned: bool,
+    /// The IPv6 networks of both ends have a tunnel of their own, over the same IKE SA.
+    pub second_child: bool,
     /// The responder demands a cookie of everybody.
     pub cookies: bool,
     /// The peer asks every second whether we live, and gives up after a few.
@@ -66,6 +74,8 @@ pub struct Connection {
     pub more: String,
     pki: Option<Pki>,
 }
+
+const POOL: &str = "[pool.one]\nnetworks = [\"10.99.0.9/32\"]\n";
 
 /// Outer address, identity, network behind it, and an address there.
 struct End {
@@ -86,6 +96,8 @@ impl Connection {
             proof: Proof::Psk,
             algorithms: Algorithms::Agreed,
             small_fragments: false,
+            assigned: false,
+            second_child: false,
             cookies: false,
             liveness: false,
             more: String::new(),
@@ -95,6 +107,7 @@ impl Connection {
 
     fn client(&self) -> End {
         let (network, inside) = match self.inner {
+            Version::V4 if self.assigned => (ASSIGNED_NET, ASSIGNED),
             Version::V4 => (CLIENT_NET, CLIENT_INNER),
             Version::V6 => (CLIENT_NET_V6, CLIENT_INNER_V6),
         };
@@ -214,25 +227,67 @@ impl Connection {
             Role::Client => ("client", "%any", other.address),
             Role::Server => ("server", own.address, "%any"),
         };
-        format!(
-            "[tunnel.net]\n\
-             role = \"{role}\"\n\
-             local = {{ address = \"{local}\", id = \"{own_id}\", {mine} }}\n\
-             remote = {{ address = \"{remote}\", id = \"{other_id}\"{theirs} }}\n\
-             policy = \"site-to-site\"\n\
-             traffic = {{ local = [\"{own_net}\"], remote = [\"{other_net}\"] }}\n\
-             {more}\n\
-             [tunnel.net.ping]\n\
-             target = \"{target}\"\n\
-             idle = \"2s\"\n\
-             {path}{cookies}",
-            own_id = own.id,
-            other_id = other.id,
-            own_net = own.network,
-            other_net = other.network,
-            target = other.inside,
-            more = self.more,
-        )
+        let (pool, mine_net, theirs_net, addresses, target) = match (self.assigned, self.ours) {
+            (false, _) => ("", true, true, "", true),
+            (true, Role::Client) => ("", false, true, "virtual = { request = [\"ipv4\"] }", true),
+            (true, Role::Server) => (POOL, true, false, "virtual = { pools = [\"one\"] }", false),
+        };
+        let named = |side: &str, network: &str, is_named: bool| {
+            if is_named {
+                format!("{side} = [\"{network}\"]")
+            } else {
+                String::new()
+            }
+        };
+        let sides = [
+            named("local", own.network, mine_net),
+            named("remote", other.network, theirs_net),
+        ];
+        let tunnel = |name: &str, traffic: &str, target: Option<&str>, more: &str| {
+            let target = target.map_or(String::new(), |target| format!("target = \"{target}\"\n"));
+            format!(
+                "[tunnel.{name}]\n\
+                 role = \"{role}\"\n\
+                 local = {{ address = \"{local}\", id = \"{own_id}\", {mine} }}\n\
+                 remote = {{ address = \"{remote}\", id = \"{other_id}\"{theirs} }}\n\
+                 policy = \"site-to-site\"\n\
+                 traffic = {{ {traffic} }}\n\
+                 {more}\n\
+                 [tunnel.{name}.ping]\n\
+                 {target}\
+                 idle = \"2s\"\n",
+                own_id = own.id,
+                other_id = other.id,
+            )
+        };
+        let sides: Vec<_> = sides.into_iter().filter(|side| !side.is_empty()).collect();
+        let more = format!("{addresses}\n{}", self.more);
+        let target = target.then_some(other.inside);
+        let first = tunnel("net", &sides.join(", "), target, &more);
+        let second = if self.second_child {
+            let (own, other) = self.second_ends();
+            let traffic = format!(
+                "local = [\"{}\"], remote = [\"{}\"]",
+                own.network, other.network
+            );
+            tunnel("second", &traffic, Some(other.inside), "")
+        } else {
+            String::new()
+        };
+        format!("{cookies}{pool}{first}{path}{second}")
+    }
+
+    /// The ends of the second Child SA: this one, and the other.
+    fn second_ends(&self) -> (End, End) {
+        let mut other = self.clone();
+        other.inner = Version::V6;
+        other.ends()
+    }
+
+    /// Addresses inside of both networks of the second Child SA.
+    pub fn second_inside(&self) -> (&'static str, &'static str) {
+        let (own, other) = self.second_ends();
+        (own.inside, other.inside)
     }
 
     /// The peer's `swanctl.conf`.
@@ -257,10 +312,35 @@ impl Connection {
                 "auth = pubkey\n            cacerts = own.pem",
             ),
         };
+        let (addresses, pool, dynamic) = match (self.assigned, self.ours) {
+            (false, _) => ("", String::new(), [false, false]),
+            (true, Role::Client) => (
+                "pools = one",
+                format!("pools {{\n    one {{\n        addrs = {ASSIGNED_NET}\n    }}\n}}\n"),
+                [false, true],
+            ),
+            (true, Role::Server) => ("vips = 0.0.0.0", String::new(), [true, false]),
+        };
+        let network = |network, dynamic| if dynamic { "dynamic" } else { network };
+        let second = if self.second_child {
+            let (other, own) = self.second_ends();
+            format!(
+                "second {{
+                local_ts = {}
+                remote_ts = {}
+                rekey_time = 0
+                {esp}
+            }}",
+                own.network, other.network
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "connections {{
+            "{pool}connections {{
     net {{
         version = 2
+        {addresses}
         local_addrs = {local}
         remote_addrs = {remote}
         rekey_time = 0
@@ -281,6 +361,7 @@ impl Connection {
                 rekey_time = 0
                 {esp}
             }}
+            {second}
         }}
     }}
 }}
@@ -292,8 +373,8 @@ secrets {{
 ",
             own_id = own.id,
             other_id = other.id,
-            own_net = own.network,
-            other_net = other.network,
+            own_net = network(own.network, dynamic[0]),
+            other_net = network(other.network, dynamic[1]),
         )
     }
 
@@ -313,6 +394,7 @@ secrets {{
     pub fn libreswan(&self, program: Program) -> LibreswanFiles {
         let (other, own) = self.ends();
         let far = match self.ours {
+            Role::Client if self.assigned => "%any",
             Role::Client => self.seen_address(),
             Role::Server => other.address,
         };
@@ -339,28 +421,51 @@ secrets {{
                 "authby=rsasig\n    leftcert=own\n    rightca=%same"
             }
         };
+        let (near_net, far_net) = match (self.assigned, self.ours) {
+            (false, _) => (
+                format!("leftsubnet={}", own.network),
+                format!("rightsubnet={}", other.network),
+            ),
+            (true, Role::Client) => (
+                format!("leftsubnet={}\n    leftmodecfgserver=yes", own.network),
+                format!("rightaddresspool={ASSIGNED}-{ASSIGNED}\n    rightmodecfgclient=yes"),
+            ),
+            (true, Role::Server) => (
+                "leftmodecfgclient=yes\n    modecfgpull=yes\n    narrowing=yes".to_owned(),
+                format!("rightsubnet={}\n    rightmodecfgserver=yes", other.network),
+            ),
+        };
         // Blank lines would end the section.
-        let lines = format!(
-            "conn net
+        let conn = |name: &str, near_net: &str, far_net: &str| {
+            format!(
+                "conn {name}
     {version_2}
     {proof}
     auto=ignore
     left={near}
     leftid=@{own_id}
-    leftsubnet={own_net}
+    {near_net}
     leftupdown=%disabled
     right={far}
     rightid=@{other_id}
-    rightsubnet={other_net}
+    {far_net}
     {algorithms}
     {liveness}
 ",
-            near = own.address,
-            own_id = own.id,
-            other_id = other.id,
-            own_net = own.network,
-            other_net = other.network,
-        );
+                near = own.address,
+                own_id = own.id,
+                other_id = other.id,
+            )
+        };
+        let mut lines = conn("net", &near_net, &far_net);
+        if self.second_child {
+            let (other, own) = self.second_ends();
+            lines += &conn(
+                "second",
+                &format!("leftsubnet={}", own.network),
+                &format!("rightsubnet={}", other.network),
+            );
+        }
         LibreswanFiles {
             setup: if self.cookies { "ddos-mode=busy" } else { "" },
             connections: lines

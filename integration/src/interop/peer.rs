@@ -42,11 +42,16 @@ impl Peer {
 
     /// Begins the connection, and does not wait for it.
     pub fn initiate(&self) {
+        self.initiate_child("net");
+    }
+
+    /// The same with the Child SA of this name.
+    pub fn initiate_child(&self, name: &str) {
         match self {
             Self::StrongSwan(it) => {
-                it.try_swanctl(&["--initiate", "--child", "net", "--timeout", "-1"]);
+                it.try_swanctl(&["--initiate", "--child", name, "--timeout", "-1"]);
             }
-            Self::Libreswan(it) => it.initiate(),
+            Self::Libreswan(it) => it.initiate(name),
         }
     }
 

@@ -47,6 +47,50 @@ pub(super) fn fragmentation(cell: Cell) -> Outcome {
     outcome
 }
 
+/// The server assigns the client's inner address (RFC 7296 §2.19).
+pub(super) fn assigned(cell: Cell) -> Outcome {
+    let mut connection = Connection::new(cell.ours);
+    connection.assigned = true;
+    let mut bench = Bench::start(cell, connection);
+    match cell.ours {
+        Role::Client => bench.establish(),
+        Role::Server => {
+            bench.peer().initiate();
+            bench.peer_has(1);
+            if !cell.program.is_strongswan() {
+                // libreswan leaves that to a script, which is not run.
+                let address = bench.connection.inside().1;
+                bench
+                    .peers_host()
+                    .run(&format!("ip address add {address}/32 dev lo"));
+            }
+        }
+    }
+    bench.exchange();
+    bench.wait_for("the gate is open", is_open);
+    bench.judge()
+}
+
+/// Two tunnels with the same ends have one IKE SA, and each its own Child SA (RFC 7296 §1.3.1).
+pub(super) fn second_child(cell: Cell) -> Outcome {
+    let mut connection = Connection::new(cell.ours);
+    connection.second_child = true;
+    let mut bench = Bench::established(cell, connection);
+    match cell.ours {
+        Role::Client => {
+            bench.ours().run(&["up", "second"]);
+        }
+        Role::Server => bench.peer().initiate_child("second"),
+    }
+    bench.wait_for_tunnel("second", "the second gate opens", is_open);
+    bench.exchange();
+    bench.exchange_second();
+    bench.peer_has(2);
+    let (outcome, trace) = bench.judge_trace();
+    assert_eq!(initiators(&trace).len(), 1, "one IKE SA");
+    outcome
+}
+
 /// Both ends begin at the same moment: one tunnel comes of it.
 pub(super) fn crossing(cell: Cell) -> Outcome {
     if cell.ours == Role::Server {

@@ -10,7 +10,7 @@ use crate::capture::Packet;
 use crate::esp::Trace;
 use crate::pki::KeyKind;
 use end::{delete_by_peer, delete_by_us, peer_dies, we_die};
-use first::{cookie, crossing, ed25519, establish, fragmentation};
+use first::{assigned, cookie, crossing, ed25519, establish, fragmentation, second_child};
 use rekey::{child_rekey, ike_rekey, reauthenticate};
 use std::collections::BTreeSet;
 
@@ -60,6 +60,16 @@ pub const ROWS: &[Row] = &[
         name: "crossing",
         title: "both ends begin at the same moment",
         play: crossing,
+    },
+    Row {
+        name: "virtual-address",
+        title: "the server assigns the client's inner address",
+        play: assigned,
+    },
+    Row {
+        name: "second-child",
+        title: "two Child SAs over one IKE SA",
+        play: second_child,
     },
     Row {
         name: "ipv6",
