@@ -1,6 +1,6 @@
 //! epochgate and a peer on their network, watched at epochgate's end.
 
-use super::connection::ASSIGNED;
+use super::connection::ASSIGNED_NET;
 use super::{Cell, Connection, Counts, Outcome, Peer, Role, Tally, Version};
 use crate::audit::{self, Selectors};
 use crate::capture::Capture;
@@ -369,7 +369,7 @@ impl Bench {
         for protected in [
             Selectors::new(CLIENT_NET, SERVER_NET),
             Selectors::new(CLIENT_NET_V6, SERVER_NET_V6),
-            Selectors::new(ASSIGNED, SERVER_NET),
+            Selectors::new(ASSIGNED_NET, SERVER_NET),
         ] {
             if let Err(violation) = audit::nothing_in_clear(&trace, &protected) {
                 panic!("in clear: {violation}");

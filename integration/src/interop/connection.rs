@@ -42,8 +42,8 @@ pub enum Proof {
 }
 
 /// The address that a server assigns to its client, where it does: its pool's only one.
-pub(super) const ASSIGNED: &str = "10.99.0.9";
-const ASSIGNED_NET: &str = "10.99.0.9/32";
+const ASSIGNED: &str = "10.99.0.9";
+pub(super) const ASSIGNED_NET: &str = "10.99.0.9/32";
 
 /// What both ends are told.
 #[derive(Debug, Clone)]
@@ -431,7 +431,8 @@ secrets {{
                 format!("rightaddresspool={ASSIGNED}-{ASSIGNED}\n    rightmodecfgclient=yes"),
             ),
             (true, Role::Server) => (
-                "leftmodecfgclient=yes\n    modecfgpull=yes\n    narrowing=yes".to_owned(),
+                "leftsubnet=0.0.0.0/0\n    leftmodecfgclient=yes\n    modecfgpull=yes\n    narrowing=yes"
+                    .to_owned(),
                 format!("rightsubnet={}\n    rightmodecfgserver=yes", other.network),
             ),
         };
