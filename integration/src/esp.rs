@@ -4,6 +4,7 @@
 //! [`Trace`] is a capture in which every ESP packet that such a key opens shows its inner
 //! packet: so a test can say exactly what went out on which SPI.
 
+mod cbc;
 mod inner;
 mod key;
 mod key_log;

@@ -1,5 +1,7 @@
-//! Opens ESP packets: AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634), 16-byte ICV.
+//! Opens ESP packets: AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634) with a 16-byte ICV here,
+//! AES-CBC with an HMAC in [`super::cbc`].
 
+use super::cbc::CbcKey;
 use epochgate_xfrm::{Protection, Sa};
 use ring::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -16,7 +18,13 @@ const AES_GCM: &str = "rfc4106(gcm(aes))";
 const CHACHA20: &str = "rfc7539esp(chacha20,poly1305)";
 
 /// The key of one SA.
-pub(super) struct EspKey {
+pub(super) enum EspKey {
+    Aead(AeadKey),
+    Cbc(CbcKey),
+}
+
+/// The key of an SA whose algorithm encrypts and authenticates in one.
+pub(super) struct AeadKey {
     key: LessSafeKey,
     salt: [u8; SALT_BYTES],
     extended_sequence: bool,
@@ -25,14 +33,42 @@ pub(super) struct EspKey {
 impl EspKey {
     /// `None` for algorithms that it cannot open.
     pub(super) fn of(sa: &Sa) -> Option<Self> {
+        let extended_sequence = sa.replay_window.extended;
         match &sa.protection {
             Protection::Aead(aead) => {
-                Self::new(&aead.name, aead.key.expose(), sa.replay_window.extended)
+                AeadKey::new(&aead.name, aead.key.expose(), extended_sequence).map(Self::Aead)
             }
-            _ => None,
+            Protection::Encryption {
+                cipher,
+                integrity: Some(integrity),
+            } => CbcKey::new(cipher, integrity, extended_sequence).map(Self::Cbc),
+            Protection::Larval
+            | Protection::Encryption {
+                integrity: None, ..
+            }
+            | Protection::Integrity(_)
+            | Protection::Compression(_) => None,
         }
     }
 
+    /// The inner packet with padding and trailer removed, and its protocol; `None` if it is not
+    /// authentic, or its padding is not what RFC 4303 §2.4 asks for.
+    pub(super) fn open(&self, esp: &[u8]) -> Option<(u8, Vec<u8>)> {
+        let plain = match self {
+            Self::Aead(key) => key.open(esp)?,
+            Self::Cbc(key) => key.open(esp)?,
+        };
+        let [inner @ .., pad_length, next_header] = plain.as_slice() else {
+            return None;
+        };
+        let length = inner.len().checked_sub(usize::from(*pad_length))?;
+        let (inner, padding) = inner.split_at(length);
+        let counts_up = padding.iter().zip(1..).all(|(byte, count)| *byte == count);
+        counts_up.then(|| (*next_header, inner.to_vec()))
+    }
+}
+
+impl AeadKey {
     /// From the kernel's key material: the key, and then the salt.
     pub(super) fn new(algorithm: &str, material: &[u8], extended_sequence: bool) -> Option<Self> {
         let (key, salt) = material.split_last_chunk()?;
@@ -49,27 +85,17 @@ impl EspKey {
         })
     }
 
-    /// The inner packet with padding and trailer removed, and its protocol; `None` if it is not
-    /// authentic, or its padding is not what RFC 4303 §2.4 asks for.
-    pub(super) fn open(&self, esp: &[u8]) -> Option<(u8, Vec<u8>)> {
+    /// The plaintext with its padding and trailer.
+    fn open(&self, esp: &[u8]) -> Option<Vec<u8>> {
         let (header, rest) = esp.split_at_checked(ESP_HEADER_BYTES)?;
         let (iv, sealed) = rest.split_first_chunk()?;
         let mut buffer = sealed.to_vec();
-        let plain = self
-            .key
-            .open_in_place(
-                self.nonce(*iv),
-                Aad::from(self.authenticated(header)),
-                &mut buffer,
-            )
-            .ok()?;
-        let [inner @ .., pad_length, next_header] = plain else {
-            return None;
-        };
-        let length = inner.len().checked_sub(usize::from(*pad_length))?;
-        let (inner, padding) = inner.split_at(length);
-        let counts_up = padding.iter().zip(1..).all(|(byte, count)| *byte == count);
-        counts_up.then(|| (*next_header, inner.to_vec()))
+        let plain = self.key.open_in_place(
+            self.nonce(*iv),
+            Aad::from(self.authenticated(header)),
+            &mut buffer,
+        );
+        Some(plain.ok()?.to_vec())
     }
 
     fn nonce(&self, iv: [u8; IV_BYTES]) -> Nonce {

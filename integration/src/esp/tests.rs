@@ -1,6 +1,6 @@
 //! ESP packets made by hand; the kernel's own are opened in `tests/framework.rs`.
 
-use super::key::EspKey;
+use super::key::{AeadKey, EspKey};
 use super::*;
 use crate::capture::{Packet, Record, Timestamp};
 use etherparse::{IpNumber, PacketBuilder};
@@ -11,11 +11,11 @@ const CHACHA20: &str = "rfc7539esp(chacha20,poly1305)";
 const SPI: u32 = 0x1001;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-fn key(algorithm: &str, bytes: usize) -> EspKey {
-    EspKey::new(algorithm, &vec![0x11; bytes], false).unwrap()
+fn key(algorithm: &str, bytes: usize) -> AeadKey {
+    AeadKey::new(algorithm, &vec![0x11; bytes], false).unwrap()
 }
 
-fn sa(key: EspKey) -> LoggedSa {
+fn sa(key: AeadKey) -> LoggedSa {
     LoggedSa {
         src: "192.0.2.2".parse().unwrap(),
         dst: "203.0.113.1".parse().unwrap(),
@@ -23,7 +23,7 @@ fn sa(key: EspKey) -> LoggedSa {
         reqid: 7,
         at: Timestamp::default(),
         algorithm: AES_GCM.to_owned(),
-        key: Some(Arc::new(key)),
+        key: Some(Arc::new(EspKey::Aead(key))),
     }
 }
 
@@ -99,7 +99,7 @@ fn inner_and_outer_families_mix() {
 
 #[test]
 fn an_spi_that_came_again_is_opened_by_the_key_that_fits() {
-    let second = EspKey::new(AES_GCM, &[0x22; 20], false).unwrap();
+    let second = AeadKey::new(AES_GCM, &[0x22; 20], false).unwrap();
     let (next_header, inner) = inner_v4(b"x");
     let esp = second.seal(SPI, 1, next_header, &inner);
     let sas = [sa(key(AES_GCM, 20)), sa(second)];
