@@ -1,7 +1,7 @@
 //! `tunnel.NAME.algorithms`: names as strongSwan and libreswan users know them, to what is
 //! proposed and accepted. Weak algorithms have no name; who asks for one is told so.
 
-use epochgate_controller::config::{Esn, EspSuite, IkeSuite, Pfs};
+use epochgate_controller::config::{Esn, EspSuite, IkeSuite, Pfs, PostQuantum};
 use epochgate_controller::crypto::{AesKey, Cipher, Group, Integrity, Prf};
 
 use crate::diagnostic::{Sink, quoted};
@@ -109,6 +109,11 @@ const GROUPS: Vocabulary<'_, Group> = Vocabulary {
     ],
 };
 
+const POST_QUANTUM: [(&str, PostQuantum); 3] = [
+    ("off", PostQuantum::Off),
+    ("prefer", PostQuantum::Prefer),
+    ("require", PostQuantum::Require),
+];
 const PFS: [(&str, Pfs); 2] = [("prefer", Pfs::Prefer), ("require", Pfs::Require)];
 const ESN: [(&str, Esn); 3] = [
     ("off", Esn::Off),
@@ -123,6 +128,8 @@ pub(crate) fn read_ike(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
         ciphers: at_least_one(section, "cipher", &CIPHERS, default.ciphers, sink),
         prfs: at_least_one(section, "prf", &PRFS, default.prfs, sink),
         groups: at_least_one(section, "group", &GROUPS, default.groups, sink),
+        post_quantum: read_word(section, "post-quantum", &POST_QUANTUM, sink)
+            .map_or(default.post_quantum, |wanted| wanted.value),
     }
 }
 

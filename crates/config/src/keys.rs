@@ -74,6 +74,7 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.algorithms.ike.cipher",
     "tunnel.NAME.algorithms.ike.prf",
     "tunnel.NAME.algorithms.ike.group",
+    "tunnel.NAME.algorithms.ike.post-quantum",
     "tunnel.NAME.algorithms.esp",
     "tunnel.NAME.algorithms.esp.cipher",
     "tunnel.NAME.algorithms.esp.group",

@@ -225,6 +225,20 @@ pub struct IkeSuite {
     pub prfs: Vec<Prf>,
     /// Key exchange methods; the first is guessed in IKE_SA_INIT.
     pub groups: Vec<Group>,
+    /// Whether ML-KEM-768 is added to the key exchange of a new IKE SA (RFC 9370).
+    pub post_quantum: PostQuantum,
+}
+
+/// A post-quantum key encapsulation beside the key exchange (RFC 9370), in IKE_INTERMEDIATE
+/// (RFC 9242).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostQuantum {
+    /// Neither offered nor accepted.
+    Off,
+    /// Offered first, and accepted.
+    Prefer,
+    /// An IKE SA without it is refused.
+    Require,
 }
 
 /// What is proposed and accepted for ESP SAs, best first.
@@ -288,12 +302,13 @@ pub const GROUPS: [Group; 6] = [
 ];
 
 impl Default for IkeSuite {
-    /// All there is.
+    /// All there is, but for what costs an exchange more.
     fn default() -> Self {
         Self {
             ciphers: CIPHERS.to_vec(),
             prfs: PRFS.to_vec(),
             groups: GROUPS.to_vec(),
+            post_quantum: PostQuantum::Off,
         }
     }
 }

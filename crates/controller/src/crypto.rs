@@ -25,6 +25,14 @@ pub enum Group {
     Modp2048,
 }
 
+/// Key encapsulation mechanisms that add to a key exchange (RFC 9370), so that who records traffic
+/// today cannot read it with tomorrow's quantum computer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kem {
+    /// ML-KEM-768, method 36 (FIPS 203).
+    MlKem768,
+}
+
 /// Pseudorandom functions (IANA "Transform Type 2", RFC 4868).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Prf {
@@ -203,6 +211,14 @@ impl std::fmt::Display for Prf {
     }
 }
 
+impl std::fmt::Display for Kem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MlKem768 => "ML-KEM-768",
+        })
+    }
+}
+
 impl std::fmt::Display for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -255,6 +271,17 @@ pub trait KeyExchange: Send {
     fn agree(self: Box<Self>, peer_public_value: &[u8]) -> Result<Secret, CryptoError>;
 }
 
+/// The initiator's side of a key encapsulation: a key pair that is used once.
+pub trait Decapsulation: Send {
+    /// Our encapsulation key as it stands in the KE payload.
+    fn encapsulation_key(&self) -> &[u8];
+    /// The shared secret that the peer encapsulated.
+    ///
+    /// # Errors
+    /// [`CryptoError::InvalidPublicValue`] for a ciphertext of the wrong length.
+    fn decapsulate(self: Box<Self>, ciphertext: &[u8]) -> Result<Secret, CryptoError>;
+}
+
 /// Computes what the controller decides.
 pub trait Crypto: Send + Sync {
     /// Fills `out` with unpredictable octets: SPIs, nonces, cookies' secret, jitter.
@@ -268,6 +295,22 @@ pub trait Crypto: Send + Sync {
     /// # Errors
     /// [`CryptoError::Provider`] when no private value could be made.
     fn key_exchange(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError>;
+
+    /// Makes a key pair for one key encapsulation.
+    ///
+    /// # Errors
+    /// [`CryptoError::Provider`] when none could be made.
+    fn decapsulation(&self, kem: Kem) -> Result<Box<dyn Decapsulation>, CryptoError>;
+
+    /// The responder's side: a ciphertext for who has the key pair, and the shared secret in it.
+    ///
+    /// # Errors
+    /// [`CryptoError::InvalidPublicValue`] for what is no encapsulation key (FIPS 203 §7.2).
+    fn encapsulate(
+        &self,
+        kem: Kem,
+        encapsulation_key: &[u8],
+    ) -> Result<(Vec<u8>, Secret), CryptoError>;
 
     /// `prf(key, data[0] | data[1] | …)` (RFC 7296 §2.13).
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret;

@@ -1,5 +1,5 @@
 //! The controller's cryptography, done by ring and, for what ring lacks, by RustCrypto's crates:
-//! AES-CBC (`aes`, `cbc`), the MODP groups (`crypto-bigint`), P-521 (`p521`).
+//! AES-CBC (`aes`, `cbc`), the MODP groups (`crypto-bigint`), P-521 (`p521`), ML-KEM (`ml-kem`).
 //!
 //! [`Ring`] implements [`epochgate_controller::crypto::Crypto`]: keys and octets come in as the
 //! controller holds them, results go back. Nothing is kept between calls. ring itself wipes
@@ -9,6 +9,7 @@
 mod aead;
 mod cbc;
 mod encryption;
+mod kem;
 mod key_exchange;
 mod modp;
 mod p521;
@@ -16,7 +17,9 @@ mod p521;
 mod tests;
 
 use epochgate_controller::Secret;
-use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, KeyExchange, Prf};
+use epochgate_controller::crypto::{
+    Cipher, Crypto, CryptoError, Decapsulation, Group, Kem, KeyExchange, Prf,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
@@ -50,6 +53,22 @@ impl Crypto for Ring {
 
     fn key_exchange(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError> {
         key_exchange::start(group, &self.random)
+    }
+
+    fn decapsulation(&self, kem: Kem) -> Result<Box<dyn Decapsulation>, CryptoError> {
+        match kem {
+            Kem::MlKem768 => kem::start(&self.random),
+        }
+    }
+
+    fn encapsulate(
+        &self,
+        kem: Kem,
+        encapsulation_key: &[u8],
+    ) -> Result<(Vec<u8>, Secret), CryptoError> {
+        match kem {
+            Kem::MlKem768 => kem::encapsulate(&self.random, encapsulation_key),
+        }
     }
 
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret {

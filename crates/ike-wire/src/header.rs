@@ -56,6 +56,8 @@ pub enum ExchangeType {
     CreateChildSa,
     /// INFORMATIONAL (37).
     Informational,
+    /// IKE_INTERMEDIATE (43, RFC 9242).
+    IkeIntermediate,
     /// Any other number; decoding never puts one of the above here.
     Other(u8),
 }
@@ -67,6 +69,7 @@ impl From<u8> for ExchangeType {
             35 => Self::IkeAuth,
             36 => Self::CreateChildSa,
             37 => Self::Informational,
+            43 => Self::IkeIntermediate,
             other => Self::Other(other),
         }
     }
@@ -79,6 +82,7 @@ impl From<ExchangeType> for u8 {
             ExchangeType::IkeAuth => 35,
             ExchangeType::CreateChildSa => 36,
             ExchangeType::Informational => 37,
+            ExchangeType::IkeIntermediate => 43,
             ExchangeType::Other(other) => other,
         }
     }
@@ -91,6 +95,7 @@ impl fmt::Display for ExchangeType {
             Self::IkeAuth => f.write_str("IKE_AUTH"),
             Self::CreateChildSa => f.write_str("CREATE_CHILD_SA"),
             Self::Informational => f.write_str("INFORMATIONAL"),
+            Self::IkeIntermediate => f.write_str("IKE_INTERMEDIATE"),
             Self::Other(other) => write!(f, "exchange {other}"),
         }
     }

@@ -43,5 +43,5 @@ pub use payload::{AuthMethod, Authentication, Delete, KeyExchange, Nonce, Payloa
 pub use proposal::{Proposal, Protocol};
 pub use traffic_selector::{AddressRange, IpSelector, PortRange, TrafficSelector};
 pub use transform::{
-    EncryptionId, IntegrityId, KeyExchangeMethod, PrfId, Transform, TransformType,
+    AdditionalKind, EncryptionId, IntegrityId, KeyExchangeMethod, PrfId, Transform, TransformType,
 };

@@ -153,6 +153,29 @@ code_points! {
     }
 }
 
+/// The type of an additional key exchange: ADDKE1 to ADDKE7, no other (RFC 9370 §2.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AdditionalKind(TransformType);
+
+impl AdditionalKind {
+    /// The first.
+    pub const ONE: Self = Self(TransformType::ADDITIONAL_KEY_EXCHANGE_1);
+
+    /// `None` for a type that is for something else.
+    #[must_use]
+    pub fn new(kind: TransformType) -> Option<Self> {
+        let first = TransformType::ADDITIONAL_KEY_EXCHANGE_1.0;
+        let last = TransformType::ADDITIONAL_KEY_EXCHANGE_7.0;
+        (first..=last).contains(&kind.0).then_some(Self(kind))
+    }
+
+    /// From 1 to 7.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0.0 - TransformType::ADDITIONAL_KEY_EXCHANGE_1.0 + 1
+    }
+}
+
 /// One algorithm that a proposal offers or an answer accepts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Transform {
@@ -169,6 +192,13 @@ pub enum Transform {
     Integrity(IntegrityId),
     /// Key exchange.
     KeyExchange(KeyExchangeMethod),
+    /// One more key exchange, after the first (RFC 9370 §2.2.1).
+    AdditionalKeyExchange {
+        /// Which: ADDKE1 to ADDKE7.
+        kind: AdditionalKind,
+        /// Its method; NONE where it may be left out.
+        method: KeyExchangeMethod,
+    },
     /// Whether extended (64-bit) sequence numbers are used.
     Esn(bool),
     /// A type, a value or an attribute that the other variants cannot say. It must not be
@@ -191,6 +221,7 @@ impl Transform {
             Self::Prf(_) => TransformType::PRF,
             Self::Integrity(_) => TransformType::INTEGRITY,
             Self::KeyExchange(_) => TransformType::KEY_EXCHANGE,
+            Self::AdditionalKeyExchange { kind, .. } => kind.0,
             Self::Esn(_) => TransformType::EXTENDED_SEQUENCE_NUMBERS,
             Self::Unknown { kind, .. } => *kind,
         }
@@ -201,7 +232,7 @@ impl Transform {
             Self::Encryption { id, .. } => id.0,
             Self::Prf(id) => id.0,
             Self::Integrity(id) => id.0,
-            Self::KeyExchange(id) => id.0,
+            Self::KeyExchange(id) | Self::AdditionalKeyExchange { method: id, .. } => id.0,
             Self::Esn(false) => ESN_NONE,
             Self::Esn(true) => ESN_USED,
             Self::Unknown { id, .. } => *id,
@@ -226,6 +257,10 @@ impl Transform {
             (TransformType::PRF, []) => Self::Prf(PrfId(id)),
             (TransformType::INTEGRITY, []) => Self::Integrity(IntegrityId(id)),
             (TransformType::KEY_EXCHANGE, []) => Self::KeyExchange(KeyExchangeMethod(id)),
+            (kind, []) if AdditionalKind::new(kind).is_some() => Self::AdditionalKeyExchange {
+                kind: AdditionalKind(kind),
+                method: KeyExchangeMethod(id),
+            },
             (TransformType::EXTENDED_SEQUENCE_NUMBERS, []) if id == ESN_NONE => Self::Esn(false),
             (TransformType::EXTENDED_SEQUENCE_NUMBERS, []) if id == ESN_USED => Self::Esn(true),
             _ => Self::Unknown {
@@ -290,6 +325,7 @@ impl Transform {
                 | Self::Prf(_)
                 | Self::Integrity(_)
                 | Self::KeyExchange(_)
+                | Self::AdditionalKeyExchange { .. }
                 | Self::Esn(_) => {}
             }
             Ok(())
@@ -308,6 +344,9 @@ impl core::fmt::Debug for Transform {
             Self::Prf(id) => write!(f, "PRF_{id}"),
             Self::Integrity(id) => write!(f, "INTEG_{id}"),
             Self::KeyExchange(id) => write!(f, "KE_{id}"),
+            Self::AdditionalKeyExchange { kind, method } => {
+                write!(f, "ADDKE{}_{method}", kind.number())
+            }
             Self::Esn(used) => f.write_str(if *used { "ESN" } else { "NO_ESN" }),
             Self::Unknown {
                 kind,

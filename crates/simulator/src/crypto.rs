@@ -7,7 +7,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use epochgate_controller::Secret;
-use epochgate_controller::crypto::{Cipher, Crypto, CryptoError, Group, KeyExchange, Prf};
+use epochgate_controller::crypto::{
+    Cipher, Crypto, CryptoError, Decapsulation, Group, Kem, KeyExchange, Prf,
+};
 
 use super::random::Random;
 
@@ -35,6 +37,18 @@ impl Crypto for Seeded {
 
     fn key_exchange(&self, group: Group) -> Result<Box<dyn KeyExchange>, CryptoError> {
         self.provider.key_exchange(group)
+    }
+
+    fn decapsulation(&self, kem: Kem) -> Result<Box<dyn Decapsulation>, CryptoError> {
+        self.provider.decapsulation(kem)
+    }
+
+    fn encapsulate(
+        &self,
+        kem: Kem,
+        encapsulation_key: &[u8],
+    ) -> Result<(Vec<u8>, Secret), CryptoError> {
+        self.provider.encapsulate(kem, encapsulation_key)
     }
 
     fn prf(&self, prf: Prf, key: &[u8], data: &[&[u8]]) -> Secret {

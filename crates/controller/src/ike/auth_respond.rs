@@ -6,7 +6,7 @@ use std::sync::Arc;
 use epochgate_ike_wire::{Identification, NotifyType, Payload};
 
 use crate::Timestamp;
-use crate::config::TunnelConfig;
+use crate::config::{PostQuantum, TunnelConfig};
 
 use super::announce;
 use super::auth::malformed;
@@ -150,10 +150,21 @@ fn admit(
     };
     // IKE_SA_INIT was answered before anybody knew whom for.
     let allowed = &config.ike;
-    let proposal::IkeAlgorithms { cipher, prf, group } = handshake.algorithms;
+    let proposal::IkeAlgorithms {
+        cipher,
+        prf,
+        group,
+        additional,
+    } = handshake.algorithms;
+    let fits = match allowed.post_quantum {
+        PostQuantum::Off => additional.is_none(),
+        PostQuantum::Prefer => true,
+        PostQuantum::Require => additional.is_some(),
+    };
     if !(allowed.ciphers.contains(&cipher)
         && allowed.prfs.contains(&prf)
-        && allowed.groups.contains(&group))
+        && allowed.groups.contains(&group)
+        && fits)
     {
         return Err(Denial::Tunnel(
             NotifyType::NO_PROPOSAL_CHOSEN,

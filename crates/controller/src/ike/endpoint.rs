@@ -517,6 +517,7 @@ impl Endpoint {
             half_open: match &sa {
                 IkeSa::HalfOpen(it) => Some(it.key()),
                 IkeSa::Initiating(_)
+                | IkeSa::Intermediate(_)
                 | IkeSa::Authenticating(_)
                 | IkeSa::Established(_)
                 | IkeSa::Closing(_)
@@ -540,6 +541,7 @@ impl Endpoint {
             }
             IkeSa::Initiating(_)
             | IkeSa::HalfOpen(_)
+            | IkeSa::Intermediate(_)
             | IkeSa::Authenticating(_)
             | IkeSa::Closing(_)
             | IkeSa::Lingering(_) => {}

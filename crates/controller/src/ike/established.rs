@@ -447,9 +447,10 @@ impl Established {
             ExchangeType::Informational => {
                 self.answer_informational(ctx, request.reply_to, &payloads)
             }
-            ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_) => {
-                self.malformed_request(ctx, request.reply_to)
-            }
+            ExchangeType::IkeSaInit
+            | ExchangeType::IkeIntermediate
+            | ExchangeType::IkeAuth
+            | ExchangeType::Other(_) => self.malformed_request(ctx, request.reply_to),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a fuzzer needs of an endpoint that nobody else may have: what its messages say, and messages
 //! sealed with its keys that it never made.
 
-use epochgate_ike_wire::{ExchangeType, Header, IkeSpi, Message, Payload};
+use epochgate_ike_wire::{ExchangeType, Header, IkeSpi, Message, Payload, decode_payloads};
 
 use crate::config::{End, Identity, Role, TunnelConfig};
 use crate::io::Datagram;
@@ -84,10 +84,11 @@ impl Endpoint {
         };
         let crypto = self.provider();
         let session = self.sessions().find(|it| it.our_spi() == spi)?;
-        let payloads = session
+        let plain = session
             .protection
             .open(crypto.as_ref(), &message, octets)
             .ok()?;
+        let payloads = decode_payloads(plain.first, &plain.text).ok()?;
         Some((header, payloads))
     }
 
@@ -143,6 +144,7 @@ impl Endpoint {
         self.states().filter_map(|sa| match sa {
             IkeSa::Initiating(_) => None,
             IkeSa::HalfOpen(it) => Some(&mut it.session),
+            IkeSa::Intermediate(it) => Some(&mut it.session),
             IkeSa::Authenticating(it) => Some(&mut it.session),
             IkeSa::Established(it) => Some(&mut it.session),
             IkeSa::Closing(it) => Some(&mut it.session),

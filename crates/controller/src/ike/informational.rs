@@ -290,9 +290,13 @@ impl Closing {
                 (Vec::new(), payloads.deletes.contains(&Delete::IkeSa))
             }
             (ExchangeType::CreateChildSa, Ok(_)) => (only(NotifyType::TEMPORARY_FAILURE), false),
-            (ExchangeType::IkeSaInit | ExchangeType::IkeAuth | ExchangeType::Other(_), Ok(_)) => {
-                (only(NotifyType::INVALID_SYNTAX), false)
-            }
+            (
+                ExchangeType::IkeSaInit
+                | ExchangeType::IkeIntermediate
+                | ExchangeType::IkeAuth
+                | ExchangeType::Other(_),
+                Ok(_),
+            ) => (only(NotifyType::INVALID_SYNTAX), false),
         };
         let sent = self.session.respond(ctx, reply_to, &answer);
         match (sent, is_over) {

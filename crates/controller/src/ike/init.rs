@@ -25,7 +25,7 @@ use super::proposal::{self, IkeAlgorithms};
 use super::retransmit::{Due, Retransmit};
 use super::sa::{IkeSa, Next};
 use super::session::Session;
-use super::{CloseReason, IkeEvent, Path, auth};
+use super::{CloseReason, IkeEvent, Path, intermediate};
 
 /// The payload types that an IKE_SA_INIT request is made of, and its octets.
 struct Question<'a> {
@@ -68,6 +68,8 @@ pub(super) struct Handshake {
     pub(super) nonce_responder: Nonce,
     /// What the peer says of authentication.
     pub(super) abilities: Abilities,
+    /// IntAuth of the IKE_INTERMEDIATE exchange, once it is done (RFC 9242 §3.3.2).
+    pub(super) intermediate: Vec<u8>,
 }
 
 impl Handshake {
@@ -87,12 +89,14 @@ impl Handshake {
                 nonce: self.nonce_responder.as_bytes(),
                 id_body,
                 prove: &self.keys.prove.initiator,
+                intermediate: &self.intermediate,
             },
             Part::Responder => SignedOctets {
                 message: &self.response,
                 nonce: self.nonce_initiator.as_bytes(),
                 id_body,
                 prove: &self.keys.prove.responder,
+                intermediate: &self.intermediate,
             },
         }
     }
@@ -297,6 +301,7 @@ impl Initiating {
         if responder_spi.is_zero()
             || algorithms.group != self.exchange.group()
             || theirs.method != proposal::method(algorithms.group)
+            || (algorithms.additional.is_some() && !intermediate::is_supported(&payloads))
         {
             ctx.counters.malformed += 1;
             return self.stay();
@@ -355,8 +360,9 @@ impl Initiating {
             nonce_initiator: self.nonce,
             nonce_responder: nonce_responder.clone(),
             abilities: Abilities::read(&payloads),
+            intermediate: Vec::new(),
         };
-        auth::Authenticating::start(
+        intermediate::go_on(
             ctx,
             self.name,
             self.config,
@@ -402,6 +408,7 @@ impl Question<'_> {
             data: self.exchange.public_value().to_vec(),
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
+        payloads.extend(intermediate::offer(&self.config.ike));
         let spis = IkeSpis {
             initiator: self.spi,
             responder: IkeSpi::ZERO,

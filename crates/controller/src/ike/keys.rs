@@ -181,13 +181,21 @@ pub(super) struct SignedOctets<'a> {
     pub(super) id_body: &'a [u8],
     /// This end's SK_p.
     pub(super) prove: &'a Secret,
+    /// IntAuth, if there were IKE_INTERMEDIATE exchanges (RFC 9242 §3.3.2); else nothing.
+    pub(super) intermediate: &'a [u8],
 }
 
 impl SignedOctets<'_> {
     /// What a signature covers: all of it (RFC 7296 §2.15).
     pub(super) fn to_octets(&self, crypto: &dyn Crypto, prf: Prf) -> Vec<u8> {
         let identity = crypto.prf(prf, self.prove.expose(), &[self.id_body]);
-        [self.message, self.nonce, identity.expose()].concat()
+        [
+            self.message,
+            self.nonce,
+            identity.expose(),
+            self.intermediate,
+        ]
+        .concat()
     }
 
     /// The shared key message integrity code of an AUTH payload (RFC 7296 §2.15).
@@ -197,7 +205,12 @@ impl SignedOctets<'_> {
         crypto.prf(
             prf,
             padded.expose(),
-            &[self.message, self.nonce, identity.expose()],
+            &[
+                self.message,
+                self.nonce,
+                identity.expose(),
+                self.intermediate,
+            ],
         )
     }
 }

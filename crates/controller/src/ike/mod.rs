@@ -23,6 +23,7 @@ mod identity;
 mod ike_rekey;
 mod informational;
 mod init;
+mod intermediate;
 mod keys;
 mod lifetime;
 mod limits;

@@ -22,6 +22,8 @@ pub(super) struct Payloads {
     pub(super) notifies: Vec<Notify>,
     pub(super) deletes: Vec<Delete>,
     pub(super) vendor_ids: Vec<Vec<u8>>,
+    /// Of an IKE_INTERMEDIATE message what AUTH covers (RFC 9242 §3.3.2); else nothing.
+    pub(super) covered: Vec<u8>,
 }
 
 /// What is wrong with a message as a whole.

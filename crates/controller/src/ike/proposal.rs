@@ -5,11 +5,13 @@ mod transforms;
 
 use epochgate_ike_wire::{KeyExchangeMethod, Proposal, Protocol, Transform, TransformType};
 
-use crate::config::{EspSuite, IkeSuite, Pfs};
-use crate::crypto::{Cipher, Group, Prf};
+use crate::config::{EspSuite, IkeSuite, Pfs, PostQuantum};
+use crate::crypto::{Cipher, Group, Kem, Prf};
 
-pub(super) use transforms::method;
-use transforms::{Picker, encryption, integrity, key_exchange, pseudorandom, sequence_numbers};
+use transforms::{
+    Picker, additional, encryption, integrity, key_exchange, pseudorandom, sequence_numbers,
+};
+pub(super) use transforms::{kem_method, method};
 
 /// The algorithms of an IKE SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(super) struct IkeAlgorithms {
     pub(super) cipher: Cipher,
     pub(super) prf: Prf,
     pub(super) group: Group,
+    /// An additional key exchange in IKE_INTERMEDIATE (RFC 9370).
+    pub(super) additional: Option<Kem>,
 }
 
 /// The algorithms of a Child SA.
@@ -46,12 +50,37 @@ pub(super) enum ChildKeyExchange {
 }
 
 /// The proposals for a new IKE SA, best first; `spi` is empty in IKE_SA_INIT and our new SPI when
-/// an IKE SA is rekeyed (RFC 7296 §3.3.1).
+/// an IKE SA is rekeyed (RFC 7296 §3.3.1). An additional key exchange is required by a proposal that
+/// has it, and unknown to old peers, who skip that proposal: where it is only preferred the same
+/// follows without it. A rekey has none: its keys come from SK_d, which the first one protects.
 pub(super) fn offer_ike(suite: &IkeSuite, spi: &[u8]) -> Vec<Proposal> {
     let prfs = suite.prfs.iter().copied().map(pseudorandom);
     let groups = suite.groups.iter().copied().map(key_exchange);
     let others: Vec<Transform> = prfs.chain(groups).collect();
-    offer(Protocol::Ike, spi, &suite.ciphers, &others)
+    let hybrid: Vec<Transform> = [&others[..], &[additional(Kem::MlKem768)]].concat();
+    let wanted = if spi.is_empty() {
+        suite.post_quantum
+    } else {
+        PostQuantum::Off
+    };
+    let variants: &[&[Transform]] = match wanted {
+        PostQuantum::Off => &[&others],
+        PostQuantum::Prefer => &[&hybrid, &others],
+        PostQuantum::Require => &[&hybrid],
+    };
+    let mut offers: Vec<Proposal> = variants
+        .iter()
+        .flat_map(|others| offer(Protocol::Ike, spi, &suite.ciphers, others))
+        .collect();
+    number(&mut offers);
+    offers
+}
+
+/// From 1, without a gap (RFC 7296 §3.3.1).
+fn number(proposals: &mut [Proposal]) {
+    for (number, proposal) in (1..).zip(proposals) {
+        proposal.number = number;
+    }
 }
 
 /// The proposals for a Child SA, best first. Where a key exchange of its own is wished for but not
@@ -115,8 +144,18 @@ pub(super) fn choose_ike(
             let cipher = picker.cipher(&suite.ciphers)?;
             let prf = picker.pick(&suite.prfs, pseudorandom)?;
             let group = picker.pick(&groups, key_exchange)?;
+            let additional = picker.additional(if proposal.spi.is_empty() {
+                suite.post_quantum
+            } else {
+                PostQuantum::Off
+            })?;
             Some(Chosen {
-                algorithms: IkeAlgorithms { cipher, prf, group },
+                algorithms: IkeAlgorithms {
+                    cipher,
+                    prf,
+                    group,
+                    additional,
+                },
                 proposal: picker.finish()?,
             })
         })
@@ -163,7 +202,7 @@ pub(super) fn choose_esp(
 pub(super) fn accept_ike(suite: &IkeSuite, answer: &[Proposal]) -> Option<IkeAlgorithms> {
     let answer = sole(answer)?;
     let chosen = choose_ike(suite, std::slice::from_ref(answer), None)?;
-    answers(&chosen.proposal, answer, &offer_ike(suite, &[])).then_some(chosen.algorithms)
+    answers(&chosen.proposal, answer, &offer_ike(suite, &answer.spi)).then_some(chosen.algorithms)
 }
 
 /// As [`accept_ike`], for a Child SA; with the SPI that the peer chose.

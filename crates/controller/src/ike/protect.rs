@@ -2,8 +2,8 @@
 //! payloads to sealed datagrams and back.
 
 use epochgate_ike_wire::{
-    DecodeError, EncodeError, EncryptedFragment, Header, Message, Payload, PayloadType,
-    decode_payloads, encode_payloads, encrypted_fragment_header, encrypted_header,
+    EncodeError, EncryptedFragment, Header, Message, Payload, PayloadType, encode_payloads,
+    encrypted_fragment_header, encrypted_header,
 };
 use thiserror::Error;
 
@@ -40,8 +40,31 @@ pub(super) enum SealError {
 pub(super) enum OpenError {
     /// There is no Encrypted payload, or its integrity check failed: drop and count.
     Forged,
-    /// The peer itself made it, and it is malformed: INVALID_SYNTAX (RFC 7296 §2.21.3).
-    Malformed(DecodeError),
+}
+
+/// What was, or is to be, encrypted: payloads in a chain that begins with this type.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) first: PayloadType,
+    pub(super) text: Vec<u8>,
+}
+
+impl Default for Plain {
+    /// No payloads.
+    fn default() -> Self {
+        Self {
+            first: PayloadType::NONE,
+            text: Vec::new(),
+        }
+    }
+}
+
+impl Plain {
+    /// The octets of payloads.
+    pub(super) fn encode(payloads: &[Payload]) -> Result<Self, EncodeError> {
+        let (first, text) = encode_payloads(payloads)?;
+        Ok(Self { first, text })
+    }
 }
 
 impl Protection {
@@ -144,15 +167,17 @@ impl Protection {
         crypto: &dyn Crypto,
         message: &Message,
         datagram: &[u8],
-    ) -> Result<Vec<Payload>, OpenError> {
+    ) -> Result<Plain, OpenError> {
         let Some(Payload::Encrypted(encrypted)) = message.payloads.last() else {
             return Err(OpenError::Forged);
         };
         let associated = encrypted
             .associated_data(datagram)
             .ok_or(OpenError::Forged)?;
-        let text = self.open_text(crypto, &encrypted.body, associated)?;
-        decode_payloads(encrypted.first_inner, &text).map_err(OpenError::Malformed)
+        Ok(Plain {
+            first: encrypted.first_inner,
+            text: self.open_text(crypto, &encrypted.body, associated)?,
+        })
     }
 
     /// Checks and decrypts one fragment (RFC 7383 §2.6). `datagram` are the octets that it was

@@ -32,6 +32,12 @@ impl IkeSa {
                 status.age_ms = milliseconds(now, it.since);
                 Some(status)
             }
+            Self::Intermediate(it) => {
+                let mut status = protected("authenticating", &it.session);
+                status.suite = suite(it.algorithms());
+                status.age_ms = milliseconds(now, it.since);
+                Some(status)
+            }
             Self::Established(it) => {
                 let mut status = protected("established", &it.session);
                 status.suite = suite(it.algorithms);
@@ -67,8 +73,16 @@ fn blank(state: &str, spis: &IkeSpis, local: SocketAddr, remote: SocketAddr) -> 
 }
 
 fn suite(algorithms: IkeAlgorithms) -> String {
-    let IkeAlgorithms { cipher, prf, group } = algorithms;
-    format!("{cipher}/{prf}/{group}")
+    let IkeAlgorithms {
+        cipher,
+        prf,
+        group,
+        additional,
+    } = algorithms;
+    match additional {
+        None => format!("{cipher}/{prf}/{group}"),
+        Some(kem) => format!("{cipher}/{prf}/{group}+{kem}"),
+    }
 }
 
 fn milliseconds(now: Timestamp, since: Timestamp) -> u64 {

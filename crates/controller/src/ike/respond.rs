@@ -19,12 +19,12 @@ use super::half_open::{Admission, InitKey};
 use super::init::{Handshake, invalid_ke, only};
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part};
 use super::nat_detection::{self, Nat};
-use super::payloads::{Payloads, notify_with};
+use super::payloads::{Payloads, notify, notify_with};
 use super::proof::Abilities;
 use super::proposal::{self, Chosen, IkeAlgorithms};
 use super::sa::{IkeSa, Next};
 use super::session::{Received, Session};
-use super::{IkeSaId, Path, auth};
+use super::{IkeSaId, Path, auth, intermediate};
 
 /// We answered IKE_SA_INIT and wait for IKE_AUTH.
 #[derive(Debug)]
@@ -118,6 +118,12 @@ pub(super) fn respond(
     } = chosen;
     if theirs.method != proposal::method(algorithms.group) {
         return Ok(stateless(initiator, vec![invalid_ke(algorithms.group)]));
+    }
+    if algorithms.additional.is_some() && !intermediate::is_supported(payloads) {
+        let reason = "IKE_SA_INIT refused: it offers an additional key exchange, but not \
+                      IKE_INTERMEDIATE for it (RFC 9370 §2.2.2)";
+        ctx.stranger(datagram.remote, reason.to_owned());
+        return Ok(stateless(initiator, only(NotifyType::NO_PROPOSAL_CHOSEN)));
     }
     answer.spi = Vec::new();
     // Which tunnel it will be is not known yet: a peer that speaks NAT traversal is answered
@@ -218,6 +224,9 @@ fn half_open(
         response.extend(fragment::offer(config));
     }
     response.extend(authentication);
+    if algorithms.additional.is_some() {
+        response.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));
+    }
     let header = response_header(spis);
     let Ok(response) = (Message {
         header,
@@ -257,6 +266,7 @@ fn half_open(
             nonce_initiator: nonce,
             nonce_responder,
             abilities,
+            intermediate: Vec::new(),
         },
         since: ctx.now,
         expires: ctx.now + ctx.limits.half_open.lifetime,
@@ -332,17 +342,46 @@ impl HalfOpen {
         }
     }
 
-    /// A message for this IKE SA: only IKE_AUTH may come.
+    /// A message for this IKE SA: only IKE_AUTH may come, and before it the IKE_INTERMEDIATE that
+    /// was agreed on (RFC 9242 §3.2), or the repetition of that.
     pub(super) fn handle_message(
         mut self,
         ctx: &mut Context<'_>,
         message: &Message,
         datagram: &Datagram,
     ) -> Next {
-        if message.header.exchange != ExchangeType::IkeAuth {
+        let awaited = match message.header.exchange {
+            ExchangeType::IkeIntermediate => self.handshake.algorithms.additional,
+            ExchangeType::IkeAuth if intermediate::is_missing(&self.handshake) => None,
+            ExchangeType::IkeAuth => {
+                return self.authenticate(ctx, message, datagram);
+            }
+            ExchangeType::IkeSaInit
+            | ExchangeType::CreateChildSa
+            | ExchangeType::Informational
+            | ExchangeType::Other(_) => None,
+        };
+        let Some(kem) = awaited else {
             ctx.counters.outside_window += 1;
             return self.stay();
+        };
+        match self.session.receive(ctx, message, datagram, None) {
+            Received::Request(request) if intermediate::is_missing(&self.handshake) => {
+                self.session.path.local = datagram.local;
+                self.session.path.remote = datagram.remote;
+                intermediate::answer(ctx, kem, &mut self.session, &mut self.handshake, request);
+            }
+            Received::Request(_) | Received::Response(_) | Received::Nothing => {}
         }
+        self.stay()
+    }
+
+    fn authenticate(
+        mut self,
+        ctx: &mut Context<'_>,
+        message: &Message,
+        datagram: &Datagram,
+    ) -> Next {
         match self.session.receive(ctx, message, datagram, None) {
             Received::Request(request) => {
                 // Where IKE_AUTH comes from is where the initiator floated to (§2.23).

@@ -13,6 +13,7 @@ use super::context::{Context, Name};
 use super::established::Established;
 use super::informational::{Closing, Lingering};
 use super::init::Initiating;
+use super::intermediate::Intermediate;
 use super::respond::HalfOpen;
 use super::{ChildId, Path, Peer, TunnelId};
 
@@ -22,6 +23,8 @@ pub(super) enum IkeSa {
     Initiating(Box<Initiating>),
     /// Responder, IKE_SA_INIT answered.
     HalfOpen(Box<HalfOpen>),
+    /// Initiator, IKE_INTERMEDIATE sent.
+    Intermediate(Box<Intermediate>),
     /// Initiator, IKE_AUTH sent.
     Authenticating(Box<Authenticating>),
     /// Both ends are authenticated.
@@ -69,6 +72,7 @@ impl IkeSa {
         match self {
             Self::Initiating(it) => it.whereabouts().0,
             Self::HalfOpen(it) => it.spi(),
+            Self::Intermediate(it) => it.session.our_spi(),
             Self::Authenticating(it) => it.session.our_spi(),
             Self::Established(it) => it.session.our_spi(),
             Self::Closing(it) => it.session.our_spi(),
@@ -80,6 +84,7 @@ impl IkeSa {
     pub(super) fn name(&self) -> Option<Name> {
         match self {
             Self::Initiating(it) => Some(it.name),
+            Self::Intermediate(it) => Some(it.name),
             Self::Authenticating(it) => Some(it.name),
             Self::Established(it) => Some(it.name),
             Self::HalfOpen(_) | Self::Closing(_) | Self::Lingering(_) => None,
@@ -92,6 +97,7 @@ impl IkeSa {
             Self::Established(it) => Some(it.peer()),
             Self::Initiating(_)
             | Self::HalfOpen(_)
+            | Self::Intermediate(_)
             | Self::Authenticating(_)
             | Self::Closing(_)
             | Self::Lingering(_) => None,
@@ -104,6 +110,7 @@ impl IkeSa {
             Self::Established(it) => Some(it.session.path),
             Self::Initiating(_)
             | Self::HalfOpen(_)
+            | Self::Intermediate(_)
             | Self::Authenticating(_)
             | Self::Closing(_)
             | Self::Lingering(_) => None,
@@ -117,6 +124,7 @@ impl IkeSa {
             Self::Closing(it) => it.is_replaced(),
             Self::Initiating(_)
             | Self::HalfOpen(_)
+            | Self::Intermediate(_)
             | Self::Authenticating(_)
             | Self::Established(_) => false,
         }
@@ -126,6 +134,7 @@ impl IkeSa {
         match self {
             Self::Initiating(it) => Some(it.next_timeout()),
             Self::HalfOpen(it) => Some(it.next_timeout()),
+            Self::Intermediate(it) => Some(it.next_timeout()),
             Self::Authenticating(it) => Some(it.next_timeout()),
             Self::Established(it) => it.next_timeout(),
             Self::Closing(it) => Some(it.next_timeout()),
@@ -137,6 +146,7 @@ impl IkeSa {
         match self {
             Self::Initiating(it) => it.handle_timeout(ctx),
             Self::HalfOpen(it) => it.handle_timeout(ctx),
+            Self::Intermediate(it) => it.handle_timeout(ctx),
             Self::Authenticating(it) => it.handle_timeout(ctx),
             Self::Established(it) => it.handle_timeout(ctx),
             Self::Closing(it) => it.handle_timeout(ctx),
@@ -157,6 +167,7 @@ impl IkeSa {
             // An IKE_SA_INIT response that came late, or a protected message that came early.
             Self::Initiating(_)
             | Self::HalfOpen(_)
+            | Self::Intermediate(_)
             | Self::Authenticating(_)
             | Self::Established(_)
             | Self::Closing(_)
@@ -171,6 +182,7 @@ impl IkeSa {
                 Some(self)
             }
             Self::HalfOpen(it) => it.handle_message(ctx, &message, datagram),
+            Self::Intermediate(it) => it.handle_message(ctx, &message, datagram),
             Self::Authenticating(it) => it.handle_message(ctx, &message, datagram),
             Self::Established(it) => it.handle_message(ctx, &message, datagram),
             Self::Closing(it) => it.handle_message(ctx, &message, datagram),
@@ -182,11 +194,13 @@ impl IkeSa {
     pub(super) fn obey(self, ctx: &mut Context<'_>, order: Order) -> Next {
         match (self, order) {
             (Self::Initiating(it), Order::Close) => it.close(ctx),
+            (Self::Intermediate(it), Order::Close) => it.close(ctx),
             (Self::Authenticating(it), Order::Close) => it.close(ctx),
             (Self::Established(it), order) => it.obey(ctx, order),
             (
                 sa @ (Self::Initiating(_)
                 | Self::HalfOpen(_)
+                | Self::Intermediate(_)
                 | Self::Authenticating(_)
                 | Self::Closing(_)
                 | Self::Lingering(_)),

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use epochgate_ike_wire::{
-    EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message, Payload, decode_payloads,
+    EncodeError, EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message, Payload,
+    decode_payloads, encrypted_header,
 };
 
 use crate::Timestamp;
@@ -19,7 +20,7 @@ use super::keys::{IkeKeys, IkeSpis, Part};
 use super::limits::Retransmission;
 use super::nat_detection::Nat;
 use super::payloads::{Fault, Payloads};
-use super::protect::{OpenError, Protection, SealError};
+use super::protect::{OpenError, Plain, Protection, SealError};
 use super::retransmit::{Due, Retransmit};
 
 /// The message ID that is never used: an IKE SA ends before its message IDs begin again, as a replay
@@ -35,6 +36,8 @@ pub(super) struct Session {
     pub(super) path: Path,
     pub(super) nat: Nat,
     pub(super) protection: Protection,
+    /// The keys of the request that was answered last, while they are not those of the next.
+    retired: Option<Box<Protection>>,
     /// Message ID of our next request.
     pub(super) next_request: u32,
     /// Message ID that the peer's next request must have.
@@ -115,6 +118,7 @@ impl Session {
             path,
             nat,
             protection: Protection::new(cipher, keys, part),
+            retired: None,
             next_request,
             expected_request,
             answered: None,
@@ -142,6 +146,7 @@ impl Session {
             path: self.path,
             nat: self.nat,
             protection: Protection::new(cipher, keys, part),
+            retired: None,
             next_request: 0,
             expected_request: 0,
             answered: None,
@@ -194,11 +199,35 @@ impl Session {
     ) -> Result<(), SealError> {
         let header = self.header(to.exchange, to.message_id, true);
         let sealed = self.seal(ctx, &header, payloads, to.local)?;
+        self.retired = None;
         self.expected_request = to.message_id.saturating_add(1);
         self.quiet_since = ctx.now;
         transmit(ctx, to.local, to.remote, &sealed);
         self.answered = Some(sealed);
         Ok(())
+    }
+
+    /// Protects what follows with these keys (RFC 9370 §2.2.2). A repetition of the request that was
+    /// answered before comes with the old ones.
+    pub(super) fn renew_keys(&mut self, cipher: Cipher, keys: &IkeKeys) {
+        let fresh = Protection::new(cipher, keys, self.part);
+        self.retired = Some(Box::new(std::mem::replace(&mut self.protection, fresh)));
+    }
+
+    /// What AUTH covers of an IKE_INTERMEDIATE request that is about to be sent.
+    pub(super) fn covered_request(&self, payloads: &[Payload]) -> Result<Vec<u8>, SealError> {
+        let header = self.header(ExchangeType::IkeIntermediate, self.next_request, false);
+        Ok(covered(&header, &Plain::encode(payloads)?)?)
+    }
+
+    /// What AUTH covers of an IKE_INTERMEDIATE response that is about to be sent.
+    pub(super) fn covered_response(
+        &self,
+        to: ReplyTo,
+        payloads: &[Payload],
+    ) -> Result<Vec<u8>, SealError> {
+        let header = self.header(to.exchange, to.message_id, true);
+        Ok(covered(&header, &Plain::encode(payloads)?)?)
     }
 
     fn seal(
@@ -252,18 +281,34 @@ impl Session {
                     None => return Received::Nothing,
                 }
             }
-            _ => self.protection.open(ctx.crypto, message, &datagram.payload),
+            _ => self
+                .protecting(is_repeated)
+                .open(ctx.crypto, message, &datagram.payload),
         };
         let payloads = match opened {
             Err(OpenError::Forged) => {
                 ctx.counters.forged += 1;
                 return Received::Nothing;
             }
-            Err(OpenError::Malformed(_)) => {
-                ctx.counters.malformed += 1;
-                Err(Fault::Syntax)
-            }
-            Ok(payloads) => Payloads::sort(payloads),
+            Ok(plain) => match decode_payloads(plain.first, &plain.text) {
+                Err(_) => {
+                    ctx.counters.malformed += 1;
+                    Err(Fault::Syntax)
+                }
+                Ok(payloads) => Payloads::sort(payloads).map(|sorted| Payloads {
+                    covered: match header.exchange {
+                        ExchangeType::IkeIntermediate => {
+                            covered(header, &plain).unwrap_or_default()
+                        }
+                        ExchangeType::IkeSaInit
+                        | ExchangeType::IkeAuth
+                        | ExchangeType::CreateChildSa
+                        | ExchangeType::Informational
+                        | ExchangeType::Other(_) => Vec::new(),
+                    },
+                    ..sorted
+                }),
+            },
         };
         if header.flags.response {
             self.partial_response = None;
@@ -299,11 +344,11 @@ impl Session {
         piece: &EncryptedFragment,
         datagram: &Datagram,
         is_repeated: bool,
-    ) -> Option<Result<Vec<Payload>, OpenError>> {
+    ) -> Option<Result<Plain, OpenError>> {
         let slot = if header.flags.response {
-            &mut self.partial_response
+            &self.partial_response
         } else {
-            &mut self.partial_request
+            &self.partial_request
         };
         let id = header.message_id;
         let wanted = if is_repeated {
@@ -315,25 +360,36 @@ impl Session {
             ctx.counters.outside_window += 1;
             return None;
         }
-        let opened = self
-            .protection
-            .open_fragment(ctx.crypto, piece, &datagram.payload);
+        let opened =
+            self.protecting(is_repeated)
+                .open_fragment(ctx.crypto, piece, &datagram.payload);
         let text = match opened {
             Ok(text) => text,
             Err(error) => return Some(Err(error)),
         };
         if is_repeated {
-            return Some(Ok(Vec::new()));
+            return Some(Ok(Plain::default()));
         }
+        let slot = if header.flags.response {
+            &mut self.partial_response
+        } else {
+            &mut self.partial_request
+        };
         match Reassembly::collect(slot, id, piece, text, ctx.now) {
-            Collected::Whole(first, text) => {
-                Some(decode_payloads(first, &text).map_err(OpenError::Malformed))
-            }
+            Collected::Whole(first, text) => Some(Ok(Plain { first, text })),
             Collected::Waiting => None,
             Collected::Refused => {
                 ctx.counters.malformed += 1;
                 None
             }
+        }
+    }
+
+    /// The keys that a message was protected with.
+    fn protecting(&self, is_repeated: bool) -> &Protection {
+        match &self.retired {
+            Some(retired) if is_repeated => retired,
+            Some(_) | None => &self.protection,
         }
     }
 
@@ -436,6 +492,14 @@ impl InFlight {
             Due::GiveUp => false,
         }
     }
+}
+
+/// The part of IntAuth that one message is (RFC 9242 §3.3.2): headers as if there were neither
+/// fragments nor IV, padding and ICV, and then the plaintext.
+fn covered(header: &Header, plain: &Plain) -> Result<Vec<u8>, EncodeError> {
+    let mut octets = encrypted_header(header, plain.first, plain.text.len())?;
+    octets.extend_from_slice(&plain.text);
+    Ok(octets)
 }
 
 /// Sends a message, or all fragments of it (RFC 7383 §2.6.1).

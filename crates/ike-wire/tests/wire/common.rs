@@ -3,12 +3,12 @@
 //! known number).
 
 use epochgate_ike_wire::{
-    AddressRange, AuthMethod, Authentication, Certificate, CertificateEncoding, CertificateRequest,
-    Configuration, ConfigurationAttribute, ConfigurationAttributeType, ConfigurationType,
-    DecodeError, DecodeErrorKind, Delete, EncryptedFragment, EncryptedPayload, EncryptionId,
-    ExchangeType, Flags, Header, Identification, Identity, IkeSpi, IntegrityId, IpSelector,
-    KeyExchange, KeyExchangeMethod, Message, Nonce, Notify, NotifyType, Payload, PayloadType,
-    PortRange, PrfId, Proposal, Protocol, TrafficSelector, Transform, TransformType,
+    AdditionalKind, AddressRange, AuthMethod, Authentication, Certificate, CertificateEncoding,
+    CertificateRequest, Configuration, ConfigurationAttribute, ConfigurationAttributeType,
+    ConfigurationType, DecodeError, DecodeErrorKind, Delete, EncryptedFragment, EncryptedPayload,
+    EncryptionId, ExchangeType, Flags, Header, Identification, Identity, IkeSpi, IntegrityId,
+    IpSelector, KeyExchange, KeyExchangeMethod, Message, Nonce, Notify, NotifyType, Payload,
+    PayloadType, PortRange, PrfId, Proposal, Protocol, TrafficSelector, Transform, TransformType,
     decode_payloads, encode_payloads,
 };
 use proptest::collection::vec;
@@ -61,14 +61,20 @@ fn transform() -> impl Strategy<Value = Transform> {
         any::<u16>().prop_map(|id| Transform::Integrity(IntegrityId(id))),
         any::<u16>().prop_map(|id| Transform::KeyExchange(KeyExchangeMethod(id))),
         any::<bool>().prop_map(Transform::Esn),
-        (6..=u8::MAX, any::<u16>(), octets(12)).prop_map(|(kind, id, attributes)| {
+        (6..=12u8, any::<u16>()).prop_filter_map("ADDKE1 to ADDKE7", |(kind, id)| {
+            Some(Transform::AdditionalKeyExchange {
+                kind: AdditionalKind::new(TransformType(kind))?,
+                method: KeyExchangeMethod(id),
+            })
+        }),
+        (13..=u8::MAX, any::<u16>(), octets(12)).prop_map(|(kind, id, attributes)| {
             Transform::Unknown {
                 kind: TransformType(kind),
                 id,
                 attributes,
             }
         }),
-        (1..=5u8, any::<u16>(), vec(any::<u8>(), 5..12)).prop_map(|(kind, id, attributes)| {
+        (1..=12u8, any::<u16>(), vec(any::<u8>(), 5..12)).prop_map(|(kind, id, attributes)| {
             Transform::Unknown {
                 kind: TransformType(kind),
                 id,

@@ -9,8 +9,8 @@
 
 use crate::common::{hex, one, refused};
 use epochgate_ike_wire::{
-    DecodeErrorKind, EncryptionId, IkeSpi, KeyExchangeMethod, Payload, PayloadType, Proposal,
-    Protocol, Transform, TransformType,
+    AdditionalKind, DecodeErrorKind, EncryptionId, IkeSpi, KeyExchangeMethod, Payload, PayloadType,
+    Proposal, Protocol, Transform, TransformType,
 };
 
 /// Two proposals of ESP with their SPI, the first with ENCR, KE and ESN (RFC 7296 §3.3).
@@ -93,8 +93,15 @@ fn a_transform_that_cannot_be_understood_is_kept_apart() {
         }
     };
     // An additional key exchange (RFC 9370).
-    let additional = TransformType::ADDITIONAL_KEY_EXCHANGE_1;
-    assert_eq!(transform("0600 0024"), unknown(additional, 0x24, &[]));
+    let additional = Transform::AdditionalKeyExchange {
+        kind: AdditionalKind::ONE,
+        method: KeyExchangeMethod::ML_KEM_768,
+    };
+    assert_eq!(transform("0600 0024"), additional);
+    assert_eq!(
+        transform("0d00 0024"),
+        unknown(TransformType(13), 0x24, &[])
+    );
     // An attribute that is not Key Length, two of them, and one that is cut off.
     let encryption = TransformType::ENCRYPTION;
     assert_eq!(

@@ -2,11 +2,12 @@
 //! offered proposal.
 
 use epochgate_ike_wire::{
-    EncryptionId, IntegrityId, KeyExchangeMethod, PrfId, Proposal, Transform, TransformType,
+    AdditionalKind, EncryptionId, IntegrityId, KeyExchangeMethod, PrfId, Proposal, Transform,
+    TransformType,
 };
 
-use crate::config::Esn;
-use crate::crypto::{AesKey, Cipher, Group, Integrity, Prf};
+use crate::config::{Esn, PostQuantum};
+use crate::crypto::{AesKey, Cipher, Group, Integrity, Kem, Prf};
 
 pub(in crate::ike) const fn method(group: Group) -> KeyExchangeMethod {
     match group {
@@ -16,6 +17,20 @@ pub(in crate::ike) const fn method(group: Group) -> KeyExchangeMethod {
         Group::P521 => KeyExchangeMethod::P521,
         Group::Modp3072 => KeyExchangeMethod::MODP_3072,
         Group::Modp2048 => KeyExchangeMethod::MODP_2048,
+    }
+}
+
+pub(in crate::ike) const fn kem_method(kem: Kem) -> KeyExchangeMethod {
+    match kem {
+        Kem::MlKem768 => KeyExchangeMethod::ML_KEM_768,
+    }
+}
+
+/// The first additional key exchange: the only one that we know (RFC 9370 §2.2.1).
+pub(super) const fn additional(kem: Kem) -> Transform {
+    Transform::AdditionalKeyExchange {
+        kind: AdditionalKind::ONE,
+        method: kem_method(kem),
     }
 }
 
@@ -123,6 +138,30 @@ impl<'a> Picker<'a> {
         }
         self.optional(&Transform::KeyExchange(KeyExchangeMethod::NONE))?;
         Some(None)
+    }
+
+    /// Additional key exchanges: the first one if it is wanted; of those that are not, each must
+    /// be one that may be left out ("NONE", RFC 9370 §2.2.1).
+    pub(super) fn additional(&mut self, wanted: PostQuantum) -> Option<Option<Kem>> {
+        let kem = match wanted {
+            PostQuantum::Off => None,
+            PostQuantum::Prefer | PostQuantum::Require => self.pick(&[Kem::MlKem768], additional),
+        };
+        if kem.is_none() && wanted == PostQuantum::Require {
+            return None;
+        }
+        let offered = self.offered;
+        for transform in &offered.transforms {
+            if let Transform::AdditionalKeyExchange { kind, .. } = *transform
+                && !self.decided.contains(&transform.kind())
+            {
+                self.optional(&Transform::AdditionalKeyExchange {
+                    kind,
+                    method: KeyExchangeMethod::NONE,
+                })?;
+            }
+        }
+        Some(kem)
     }
 
     /// Extended sequence numbers or not; a proposal without the type has none of them.

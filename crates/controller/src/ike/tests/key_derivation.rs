@@ -56,6 +56,7 @@ fn check(expected: &Expected) {
         nonce: &nonce_responder,
         id_body: b"\x02\0\0\0client.example",
         prove: &keys.prove.initiator,
+        intermediate: &[],
     }
     .authenticator(&ring, prf, &Secret::from(&b"secret"[..]));
     assert_eq!(hex(auth.expose()), expected.auth);

@@ -18,6 +18,7 @@ mod hostile;
 mod ike_collisions;
 mod ike_rekey;
 mod informational;
+mod intermediate;
 mod key_derivation;
 mod nat;
 mod sharing;
@@ -143,6 +144,7 @@ fn config(end: End) -> TunnelConfig {
             ciphers: vec![Cipher::AesGcm256, Cipher::AesGcm128],
             prfs: vec![Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512],
             groups: vec![Group::X25519, Group::P256, Group::P384],
+            ..IkeSuite::default()
         },
         esp: EspSuite {
             ciphers: vec![Cipher::AesGcm256, Cipher::AesGcm128],
@@ -352,11 +354,12 @@ impl Pair {
             let IkeSa::Established(it) = sa else {
                 panic!("not established")
             };
-            answer = it
+            let plain = it
                 .session
                 .protection
                 .open(ctx.crypto, &message, &octets)
                 .unwrap();
+            answer = epochgate_ike_wire::decode_payloads(plain.first, &plain.text).unwrap();
             Some(IkeSa::Established(it))
         });
         answer
