@@ -81,6 +81,18 @@ impl Authenticating {
         }
     }
 
+    /// What proves who we are, without any Child SA (RFC 6023 §3), as some peers begin.
+    #[cfg(test)]
+    pub(super) fn childless_request(&self, ctx: &mut Context<'_>) -> Vec<Payload> {
+        let id = identity::identification(&self.config.local.id);
+        let body = id.to_wire_body();
+        let proof = proof::prove(ctx, &self.config, &self.handshake, Part::Initiator, &body);
+        let auth = proof.map(|proof| proof.auth);
+        std::iter::once(Payload::IdInitiator(id))
+            .chain(auth)
+            .collect()
+    }
+
     pub(super) fn algorithms(&self) -> super::proposal::IkeAlgorithms {
         self.handshake.algorithms
     }

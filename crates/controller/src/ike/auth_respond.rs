@@ -240,11 +240,19 @@ impl Half {
         common.push(proof.auth);
         common.extend(announce::payloads(ctx, name.tunnel));
 
+        let childless = is_childless(payloads);
         let agreed = match configuration::answer(&config, payloads) {
             Ok(reply) => {
                 common.extend(reply);
-                child::answer(ctx, &config, payloads, ChildKeyExchange::Never)
+                match childless {
+                    true => Ok(None),
+                    false => {
+                        child::answer(ctx, &config, payloads, ChildKeyExchange::Never).map(Some)
+                    }
+                }
             }
+            // That is about a Child SA, and none is asked for.
+            Err(NotifyType::FAILED_CP_REQUIRED) if childless => Ok(None),
             Err(kind) => {
                 if kind == NotifyType::INTERNAL_ADDRESS_FAILURE {
                     ctx.event(name, IkeEvent::AddressWanted);
@@ -267,7 +275,8 @@ impl Half {
             since,
         );
         match agreed {
-            Ok((agreed, proposal, selectors)) => {
+            Ok(None) => established.respond(ctx, reply_to, &common),
+            Ok(Some((agreed, proposal, selectors))) => {
                 let id = ctx.next_child();
                 let child = agreed.into_child(
                     ctx,
@@ -319,4 +328,11 @@ impl Half {
             }
         }
     }
+}
+
+/// Whether the initiator wants an IKE SA alone: no Child SA payloads at all (RFC 6023 §3).
+fn is_childless(payloads: &Payloads) -> bool {
+    payloads.proposals.is_none()
+        && payloads.selectors_initiator.is_none()
+        && payloads.selectors_responder.is_none()
 }

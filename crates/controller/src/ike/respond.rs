@@ -223,6 +223,8 @@ fn half_open(
     if fragment_size.is_some() {
         response.extend(fragment::offer(config));
     }
+    // The first Child SA may come later, by CREATE_CHILD_SA (RFC 6023 §3).
+    response.push(notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED));
     response.extend(authentication);
     if algorithms.additional.is_some() {
         response.push(notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED));

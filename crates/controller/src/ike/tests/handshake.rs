@@ -346,3 +346,49 @@ fn status_tells_how_far_it_is() {
     pair.settle();
     assert_eq!(state(&pair), None);
 }
+
+#[test]
+fn an_ike_sa_may_begin_without_a_child_that_comes_later() {
+    let mut pair = Pair::new();
+    pair.lose_requests(End::Client, ExchangeType::IkeAuth, 1);
+    pair.connect();
+    pair.run(Duration::from_millis(100));
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.step(sa, now, |sa, ctx| {
+        let IkeSa::Authenticating(mut it) = sa else {
+            panic!("not authenticating")
+        };
+        let payloads = it.childless_request(ctx);
+        it.session.next_request = 1;
+        let schedule = Limits::default().retransmission;
+        it.session
+            .request(ctx, ExchangeType::IkeAuth, &payloads, schedule)
+            .unwrap();
+        Some(IkeSa::Authenticating(it))
+    });
+    pair.run(Duration::from_millis(100));
+    assert!(pair.server.is_established() && pair.client.is_established());
+    assert!(pair.server.children.is_empty());
+    let refused = |event: &IkeEvent| matches!(event, IkeEvent::OfferRefused(_));
+    assert!(!pair.server.events.iter().any(refused));
+    let now = pair.now;
+    pair.client.endpoint.new_child(sa, TUNNEL, now);
+    pair.settle();
+    pair.assert_same_child();
+}
+
+#[test]
+fn a_responder_says_that_an_ike_sa_may_begin_without_a_child() {
+    let mut pair = Pair::new();
+    pair.connect();
+    pair.settle();
+    let said = pair.sent.iter().any(|(from, datagram)| {
+        let message = Message::decode(&datagram.payload).unwrap();
+        *from == End::Server
+            && message.header.exchange == ExchangeType::IkeSaInit
+            && message.payloads.iter().any(|payload| {
+                matches!(payload, Payload::Notify(it) if it.kind == NotifyType::CHILDLESS_IKEV2_SUPPORTED)
+            })
+    });
+    assert!(said);
+}
