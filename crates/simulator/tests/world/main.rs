@@ -10,6 +10,7 @@ mod endurance;
 mod ike_rekey;
 mod lifecycle;
 mod loss;
+mod mixed_families;
 mod refusals;
 mod rekey;
 mod search;
