@@ -14,6 +14,25 @@ use crate::tunnel::Draft;
 pub(crate) fn between_tunnels(drafts: &[Draft], sink: &mut Sink) {
     same_traffic(drafts, sink);
     same_peer(drafts, sink);
+    same_interface(drafts, sink);
+}
+
+/// An interface has one number, and so one tunnel.
+fn same_interface(drafts: &[Draft], sink: &mut Sink) {
+    let mut owners: BTreeMap<&str, &Draft> = BTreeMap::new();
+    for draft in drafts {
+        let Some(interface) = &draft.config.interface else {
+            continue;
+        };
+        if let Some(owner) = owners.insert(&interface.name, draft) {
+            let (first, second) = (&owner.config.name, &draft.config.name);
+            let title = format!("tunnels {first} and {second} have the same interface");
+            let label = format!("has {} too", interface.name);
+            sink.error(draft.name_span.clone(), title, label)
+                .also(owner.name_span.clone(), format!("has {}", interface.name))
+                .help("give one of them an interface of its own");
+        }
+    }
 }
 
 /// The kernel has one policy for each direction and selector: two tunnels can't share one.
@@ -21,6 +40,11 @@ fn same_traffic(drafts: &[Draft], sink: &mut Sink) {
     let mut owners: BTreeMap<(IpNet, IpNet), &Draft> = BTreeMap::new();
     for draft in drafts {
         for (local, remote) in pairs(&draft.traffic) {
+            // What is routed to an interface is told apart by the route; IPv6 by its networks too.
+            let by_networks = remote.value.addr().is_ipv6() && remote.value.prefix_len() > 0;
+            if draft.config.interface.is_some() && !by_networks {
+                continue;
+            }
             let Some(owner) = owners.get(&(local.value, remote.value)) else {
                 owners.insert((local.value, remote.value), draft);
                 continue;

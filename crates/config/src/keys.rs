@@ -48,6 +48,9 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.traffic",
     "tunnel.NAME.traffic.local",
     "tunnel.NAME.traffic.remote",
+    "tunnel.NAME.interface",
+    "tunnel.NAME.interface.name",
+    "tunnel.NAME.interface.mtu",
     "tunnel.NAME.path",
     "tunnel.NAME.path.fragmentation",
     "tunnel.NAME.path.fragment-size",
@@ -187,6 +190,16 @@ pub const PING_ATTEMPTS: Bounds<u32> = Bounds {
     least: 1,
     most: 100,
     default: 4,
+};
+
+/// Octets of an interface's name, without the final 0 (`IFNAMSIZ`).
+pub const INTERFACE_NAME_LEN_MAX: usize = 15;
+
+/// `interface.mtu`. IPv6 needs 1280 (RFC 8200 §5); the default leaves room for ESP and UDP in 1500.
+pub const INTERFACE_MTU: Bounds<u32> = Bounds {
+    least: 1280,
+    most: 65_535,
+    default: 1400,
 };
 
 /// `ping.idle`.

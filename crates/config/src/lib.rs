@@ -16,6 +16,7 @@ mod disk;
 mod files;
 mod half_open;
 mod ike_sa;
+mod interface;
 pub mod keys;
 mod mask;
 mod path;

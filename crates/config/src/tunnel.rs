@@ -14,6 +14,7 @@ use crate::auth::{self, Ends};
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::files::Files;
 use crate::ike_sa;
+use crate::interface;
 use crate::keys::{
     EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
 };
@@ -109,6 +110,7 @@ pub(crate) fn read(
         }
         _ => None,
     };
+    let interface = interface::read(section, sink);
     let path = path::read(&section.section("path", sink), sink);
     let epoch = read_epoch(&section.section("epoch", sink), sink);
     let ping_section = section.section("ping", sink);
@@ -149,6 +151,7 @@ pub(crate) fn read(
         addressing: addresses.addressing,
         nat_traversal: nat_traversal.map_or(NatTraversal::Auto, |value| value.value),
         on_stop: on_stop.map_or(OnStop::Block, |value| value.value),
+        interface,
         path,
         ping,
         epoch,

@@ -183,6 +183,13 @@ mistakes! {
     a_ping_interval_out_of_bounds: and("[tunnel.branch.ping]\ninterval = \"1ms\"\n"),
     a_duration_without_a_unit: and("[tunnel.branch.epoch]\nlifetime = \"3600\"\n"),
     a_duration_as_a_number: and("[tunnel.branch.epoch]\nlifetime = 3600\n"),
+    interface_name_too_long: and("interface = { name = \"an-interface-too-long\" }\n"),
+    interface_without_a_name: and("interface = { mtu = 1400 }\n"),
+    interface_of_two_tunnels: and(
+        &("interface = { name = \"ipsec0\" }\n".to_owned()
+            + &second("annex.example", "10.7.0.0/16", "10.8.0.0/16")
+            + "interface = { name = \"ipsec0\" }\n"),
+    ),
     ping_attempts_out_of_bounds: and("[tunnel.branch.ping]\nattempts = 0\n"),
     pinging_longer_than_an_epoch_lives: and(
         "[tunnel.branch.ping]\ninterval = \"5s\"\n[tunnel.branch.epoch]\nlifetime = \"15s\"\n",

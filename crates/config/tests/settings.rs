@@ -366,3 +366,23 @@ traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
     assert_eq!(authorities.0.key_hashes().len(), 1);
     Ok(())
 }
+
+#[test]
+fn two_interfaces_may_carry_the_same_networks() -> Outcome {
+    let with = |tunnel: &str, interface: &str| {
+        let everything = SMALLEST
+            .replace("branch]", &format!("{tunnel}]"))
+            .replace("10.1.0.0/16", "0.0.0.0/0")
+            .replace("10.2.0.0/16", "0.0.0.0/0");
+        format!("{everything}interface = {{ name = \"{interface}\" }}\n")
+    };
+    let both = with("one", "ipsec0") + &with("two", "ipsec1");
+    let tunnels = loaded(&both)?.config.tunnels;
+    let shown: Vec<_> = tunnels
+        .iter()
+        .filter_map(|tunnel| tunnel.interface.as_ref())
+        .map(|interface| (interface.name.to_string(), interface.mtu))
+        .collect();
+    assert_eq!(shown, [("ipsec0".into(), 1400), ("ipsec1".into(), 1400)]);
+    Ok(())
+}

@@ -178,6 +178,15 @@ pub struct PolicyTemplate {
     pub priority: u32,
 }
 
+/// A route-based tunnel's interface: what is routed to it goes through the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// Its name, as `ip link` shows it.
+    pub name: Arc<str>,
+    /// Octets of its largest packets.
+    pub mtu: u32,
+}
+
 /// Control pings (R4, R7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PingConfig {
@@ -356,6 +365,8 @@ pub struct TunnelConfig {
     pub on_stop: OnStop,
     /// The way between the ends.
     pub path: PathConfig,
+    /// The xfrm interface of a route-based tunnel.
+    pub interface: Option<InterfaceConfig>,
     /// Control pings.
     pub ping: PingConfig,
     /// Epochs.
@@ -394,6 +405,7 @@ impl TunnelConfig {
             template: _,
             start: _,
             on_stop: _,
+            interface: _,
             ping: _,
             epoch: _,
             esp: _,
@@ -438,6 +450,7 @@ impl TunnelConfig {
             nat_traversal: NatTraversal::Auto,
             on_stop: OnStop::Block,
             path: PathConfig::default(),
+            interface: None,
             ping: PingConfig {
                 source: None,
                 target: None,

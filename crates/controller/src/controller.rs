@@ -16,8 +16,8 @@ use crate::event::{Event, EventKind};
 use crate::host::Host;
 use crate::ike::{Endpoint, IkeEvent, IkeOutput, Limits, TunnelId};
 use crate::io::{
-    AddressSpec, Command, CommandId, CommandOutcome, FoundSa, Input, OpId, Output, PolicyKey,
-    RouteSpec, SaId, WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
+    AddressSpec, Command, CommandId, CommandOutcome, FoundSa, IfId, Input, OpId, Output, PolicyKey,
+    PolicyScope, RouteSpec, SaId, WakeReason, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
 };
 use crate::leases::Leases;
 use crate::outbox::{Outbox, Owner};
@@ -393,8 +393,18 @@ impl Controller {
             .collect();
         let stale: Vec<PolicyKey> = left.policies.difference(&kept).copied().collect();
         let count = stale.len();
+        let interface_of = |key: &PolicyKey| match key.scope {
+            PolicyScope::RoutedTo(if_id) | PolicyScope::Of(if_id) => Some(if_id),
+            PolicyScope::Everything | PolicyScope::PingsOf(_) => None,
+        };
+        let used: BTreeSet<IfId> = kept.iter().filter_map(interface_of).collect();
+        let unused: BTreeSet<IfId> = stale.iter().filter_map(interface_of).collect();
         if count > 0 {
             self.out.xfrm(Owner::Nobody, XfrmOp::RemovePolicies(stale));
+        }
+        for if_id in unused.difference(&used) {
+            self.out
+                .xfrm(Owner::Nobody, XfrmOp::RemoveInterface(*if_id));
         }
         for address in left.addresses.into_values().flatten() {
             self.out.push(Output::RemoveAddress(address));

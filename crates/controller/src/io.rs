@@ -82,6 +82,8 @@ pub struct SaSpec {
     pub direction: SaDirection,
     /// The Child's reqid, shared by all its epochs.
     pub reqid: u32,
+    /// The xfrm interface that it belongs to.
+    pub if_id: Option<IfId>,
     /// Cipher with its integrity.
     pub cipher: Cipher,
     /// Key material: encryption key, then salt or integrity key ([`Cipher::material_len`]).
@@ -122,7 +124,30 @@ pub enum PolicyDirection {
     Fwd,
 }
 
-/// What makes a policy unique in the SPD (no marks, no if_id): direction and selector.
+/// Number of an xfrm interface (`XFRMA_IF_ID`, `IFLA_XFRM_IF_ID`): its tunnel's reqid, so that it is
+/// in [`crate::REQIDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct IfId(pub NonZeroU32);
+
+/// Mark of the control pings that are sent through an xfrm interface, by which alone the interface
+/// tells them from other traffic while it holds ("EGPN").
+pub const PING_MARK: u32 = 0x4547_504e;
+
+/// Which packets a policy is for, beside its selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyScope {
+    /// Whatever the selector covers: no mark, no if_id.
+    Everything,
+    /// What is routed to the xfrm interface (the selector's `ifindex`), before it gets there.
+    RoutedTo(IfId),
+    /// What the xfrm interface sends and receives.
+    Of(IfId),
+    /// What of that has [`PING_MARK`].
+    PingsOf(IfId),
+}
+
+/// What makes a policy unique in the SPD: direction, selector, if_id and mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PolicyKey {
     /// Direction.
@@ -133,12 +158,26 @@ pub struct PolicyKey {
     pub destination: IpNet,
     /// Only this ICMPv6 type (a selector of protocol 58 with the type as source port).
     pub icmpv6_type: Option<u8>,
+    /// Which packets.
+    pub scope: PolicyScope,
+}
+
+/// An xfrm interface of a route-based tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceSpec {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its number.
+    pub if_id: IfId,
+    /// Octets of its largest packets.
+    pub mtu: u32,
 }
 
 /// What a policy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyAction {
-    /// Passes without IPsec (allow, no template). Only for ICMPv6 neighbour discovery.
+    /// Passes without IPsec (allow, no template). Only for ICMPv6 neighbour discovery, and for what
+    /// is routed to an xfrm interface, whose own policies then decide.
     Exempt,
     /// Holds: a template whose reqid no SA has, so that the kernel queues
     /// (`net.core.xfrm_larval_drop` 0). Outer addresses are placeholders.
@@ -185,6 +224,10 @@ pub enum XfrmOp {
     /// Reads the policies and SAs whose reqid is in our range ([`crate::REQIDS`]), and Exempt
     /// policies by our priorities. Answered by [`XfrmReply::Ours`].
     ReadOurs,
+    /// Makes an xfrm interface, and sets it up; one that is there already with this number is ours.
+    AddInterface(InterfaceSpec),
+    /// Removes an xfrm interface; one that is gone already counts as removed.
+    RemoveInterface(IfId),
     /// XFRM_MSG_NEWSA.
     AddSa(SaSpec),
     /// Gives an SA other outer addresses. Answered by [`XfrmReply::Packets`]: what its counter says
@@ -298,6 +341,9 @@ pub struct ControlPing {
     pub sa: SaId,
     /// Outer source address.
     pub outer_source: IpAddr,
+    /// The xfrm interface that it is sent through, with [`PING_MARK`]; its marked policy is pinned
+    /// to the epoch already.
+    pub if_id: Option<IfId>,
 }
 
 /// Unpredictable number in a control ping; ties the reply to it.
@@ -307,15 +353,24 @@ pub struct PingNonce(pub u64);
 /// First octets of a control ping's data, before the nonce (8 octets, network order).
 pub const PING_MAGIC: [u8; 8] = *b"EPOCHGAT";
 
-/// A route for a remote selector.
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// To where packets to the peer's outer address leave.
+    Peer(IpAddr),
+    /// To an xfrm interface.
+    Interface(IfId),
+}
+
+/// A route for a remote selector, or around such a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteSpec {
     /// The remote selector.
     pub destination: IpNet,
     /// The preferred source: an address of this host inside a local selector.
-    pub source: IpAddr,
-    /// The peer's outer address: the route leaves where packets to it leave.
-    pub via: IpAddr,
+    pub source: Option<IpAddr>,
+    /// Where packets leave.
+    pub via: Via,
 }
 
 /// A virtual address that this host owns while its tunnel is there (RFC 7296 §2.19).

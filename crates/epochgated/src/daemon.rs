@@ -81,6 +81,7 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
             error,
         })?;
     let routing = tokio::spawn(connection);
+    kernel.use_links(handle.clone());
     let routes = Routes::open(handle.clone())
         .await
         .map_err(StartError::Routing)?;

@@ -5,6 +5,7 @@
 //! SAs and policies. The group of first-packet events is joined only while an SA is awaited: as long
 //! as anybody listens, every SA of everybody sends one every other packet.
 
+mod interface;
 mod migrate;
 mod read;
 mod spec;
@@ -14,12 +15,15 @@ use std::net::SocketAddr;
 
 use epochgate_controller::REQIDS;
 use epochgate_controller::io::{
-    FoundSa, PolicyKey, PolicySpec, SaDirection, SaId, SaSpec, XfrmError, XfrmEvent, XfrmOp,
-    XfrmReply,
+    FoundSa, IfId, InterfaceSpec, PolicyKey, PolicySpec, SaDirection, SaId, SaSpec, XfrmError,
+    XfrmEvent, XfrmOp, XfrmReply,
 };
 use epochgate_xfrm::{
     AsyncEventSocket, AsyncSocket, EventFlags, EventGroup, EventThresholds, Op, SaEntry,
 };
+use rtnetlink::Handle;
+
+use self::interface::Interfaces;
 
 type Outcome = Result<XfrmReply, XfrmError>;
 
@@ -28,11 +32,14 @@ pub struct Kernel {
     requests: AsyncSocket,
     events: AsyncEventSocket,
     own: Own,
+    /// Makes interfaces; none before [`Kernel::use_links`].
+    links: Option<Handle>,
 }
 
 /// What is ours in the kernel, to tell our own doing from other people's.
 #[derive(Debug, Default)]
 struct Own {
+    interfaces: Interfaces,
     /// Inbound SAs whose first packet is awaited.
     awaited: HashSet<SaId>,
     /// SAs that we removed and whose event has not come yet.
@@ -58,6 +65,7 @@ impl Kernel {
             requests: AsyncSocket::open()?,
             events: AsyncEventSocket::open(&groups)?,
             own: Own::default(),
+            links: None,
         })
     }
 
@@ -84,6 +92,8 @@ impl Kernel {
     pub async fn perform(&mut self, op: XfrmOp) -> Outcome {
         match op {
             XfrmOp::ReadOurs => self.read_ours().await,
+            XfrmOp::AddInterface(spec) => self.add_interface(&spec).await,
+            XfrmOp::RemoveInterface(if_id) => self.remove_interface(if_id).await,
             XfrmOp::AddSa(sa) => self.add_sa(&sa).await,
             XfrmOp::MoveSa(change) => self.move_sa(&change).await,
             XfrmOp::RemoveSa(id) => self.remove_sa(id).await,
@@ -111,7 +121,46 @@ impl Kernel {
         }
     }
 
+    /// Gives the socket to make xfrm interfaces by.
+    pub fn use_links(&mut self, handle: Handle) {
+        self.links = Some(handle);
+    }
+
+    /// The index of a tunnel's xfrm interface.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn interface_index(&self, if_id: IfId) -> Result<u32, String> {
+        self.own.interfaces.index(if_id)
+    }
+
+    /// The name of a tunnel's xfrm interface.
+    #[must_use]
+    pub fn interface_name(&self, if_id: IfId) -> Option<&str> {
+        self.own.interfaces.name(if_id)
+    }
+
+    async fn add_interface(&mut self, spec: &InterfaceSpec) -> Outcome {
+        let Some(handle) = &self.links else {
+            return Err(XfrmError::Other("there is no rtnetlink socket".to_owned()));
+        };
+        let outcome = self.own.interfaces.add(handle, spec).await;
+        outcome.map(|()| XfrmReply::Done)
+    }
+
+    async fn remove_interface(&mut self, if_id: IfId) -> Outcome {
+        let Some(handle) = &self.links else {
+            return Ok(XfrmReply::Done);
+        };
+        let outcome = self.own.interfaces.remove(handle, if_id).await;
+        outcome.map(|()| XfrmReply::Done)
+    }
+
     async fn read_ours(&mut self) -> Outcome {
+        if let Some(handle) = &self.links {
+            let read = self.own.interfaces.read(handle).await;
+            read.map_err(XfrmError::Other)?;
+        }
         let policies = self.requests.policies().await.map_err(|e| refusal(&e))?;
         let sas = self.requests.sas().await.map_err(|e| refusal(&e))?;
         Ok(XfrmReply::Ours {
@@ -120,6 +169,7 @@ impl Kernel {
                     .iter()
                     .map(|entry| &entry.policy)
                     .collect::<Vec<_>>(),
+                &self.own.interfaces,
             ),
             sas: sas
                 .iter()
@@ -161,7 +211,7 @@ impl Kernel {
 
     /// Creates all or none.
     async fn create_policies(&mut self, specs: &[PolicySpec]) -> Outcome {
-        let policies = spec::policies(specs)?;
+        let policies = spec::policies(specs, &self.own.interfaces)?;
         let ops: Vec<Op<'_>> = policies.iter().map(Op::AddPolicy).collect();
         let outcomes = self.requests.batch(&ops).await;
         let Some(failure) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()) else {
@@ -181,7 +231,7 @@ impl Kernel {
     }
 
     async fn update_policies(&mut self, specs: &[PolicySpec]) -> Outcome {
-        let policies = spec::policies(specs)?;
+        let policies = spec::policies(specs, &self.own.interfaces)?;
         let ops: Vec<Op<'_>> = policies.iter().map(Op::UpdatePolicy).collect();
         let outcome = first_failure(self.requests.batch(&ops).await);
         self.let_holds_call(specs).await;
@@ -212,7 +262,10 @@ impl Kernel {
     async fn remove_policies(&mut self, keys: &[PolicyKey]) -> Outcome {
         let mut ops = Vec::with_capacity(keys.len());
         for key in keys {
-            ops.push(Op::DeletePolicy(spec::policy_id(key)?));
+            ops.push(Op::DeletePolicy(spec::policy_id(
+                key,
+                &self.own.interfaces,
+            )?));
         }
         let mut outcomes = self.requests.batch(&ops).await;
         for (key, outcome) in keys.iter().zip(&mut outcomes) {
@@ -282,8 +335,8 @@ impl Own {
             }
             Raw::DelPolicy(id, entry) => {
                 let key = match entry {
-                    Some(entry) => read::policy_key(&entry.policy),
-                    None => read::key_of_id(&id),
+                    Some(entry) => read::policy_key(&entry.policy, &self.interfaces),
+                    None => read::key_of_id(&id, &self.interfaces),
                 }?;
                 let own = forget(&mut self.removed_policies, &key);
                 (!own).then_some(XfrmEvent::PolicyRemoved(key))

@@ -13,8 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use epochgate_controller::io::{ControlPing, PingNonce};
-use epochgate_xfrm::socket_policy::set_socket_policy;
+use epochgate_controller::io::{ControlPing, PING_MARK, PingNonce};
+use epochgate_xfrm::socket_policy::{set_socket_bypass, set_socket_policy};
 use epochgate_xfrm::{Reqid, Spi, Template};
 use nix::sys::socket::{SockaddrStorage, recvfrom};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -54,11 +54,13 @@ impl Pinger {
         Ok(Self { receivers })
     }
 
-    /// Sends one control ping.
+    /// Sends one control ping, through this interface if its epoch belongs to one: there the marked
+    /// policy, which the controller has pinned, brings it to its SA, and the socket is exempt from
+    /// what holds before the interface.
     ///
     /// # Errors
     /// A sentence that says what failed.
-    pub fn send(&self, ping: &ControlPing) -> Result<(), String> {
+    pub fn send(&self, ping: &ControlPing, interface: Option<&str>) -> Result<(), String> {
         let ipv6 = ping.source.is_ipv6();
         if ipv6 != ping.target.is_ipv6() {
             return Err(format!(
@@ -68,11 +70,16 @@ impl Pinger {
         }
         let socket =
             raw_socket(ipv6).map_err(|error| format!("cannot open a raw socket: {error}"))?;
-        let template =
-            Template::esp_tunnel(ping.outer_source, ping.sa.destination, Reqid(ping.reqid))
-                .pinned_to(Spi::from(ping.sa.spi.0));
-        set_socket_policy(&socket, ping.source.into(), &[template])
-            .map_err(|error| format!("cannot pin the control ping to its epoch: {error}"))?;
+        match (ping.if_id, interface) {
+            (None, _) => pin(&socket, ping)?,
+            (Some(_), Some(interface)) => send_through(&socket, interface, ping)?,
+            (Some(if_id), None) => {
+                return Err(format!(
+                    "control ping: there is no xfrm interface {:#x}",
+                    if_id.0
+                ));
+            }
+        }
         socket
             .bind(&SockAddr::from(SocketAddr::new(ping.source, 0)))
             .map_err(|error| match error.raw_os_error() {
@@ -130,6 +137,25 @@ impl Receiver {
             fd: sys::readable(socket.into())?,
         })
     }
+}
+
+/// Brings what a socket sends to the epoch's SA, whatever the tunnel's policies do.
+fn pin(socket: &Socket, ping: &ControlPing) -> Result<(), String> {
+    let template = Template::esp_tunnel(ping.outer_source, ping.sa.destination, Reqid(ping.reqid))
+        .pinned_to(Spi::from(ping.sa.spi.0));
+    set_socket_policy(socket, ping.source.into(), &[template])
+        .map_err(|error| format!("cannot pin the control ping to its epoch: {error}"))
+}
+
+/// Brings what a socket sends to the interface's marked policy. A socket's own policy has no if_id
+/// and finds no SA that has one (`xfrm_state_look_at`).
+fn send_through(socket: &Socket, interface: &str, ping: &ControlPing) -> Result<(), String> {
+    set_socket_bypass(socket, ping.source.into())
+        .map_err(|error| format!("cannot send the control ping past the hold: {error}"))?;
+    socket
+        .bind_device(Some(interface.as_bytes()))
+        .and_then(|()| socket.set_mark(PING_MARK))
+        .map_err(|error| format!("cannot send the control ping through {interface}: {error}"))
 }
 
 fn raw_socket(ipv6: bool) -> io::Result<Socket> {

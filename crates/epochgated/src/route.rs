@@ -11,7 +11,7 @@ mod message;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use epochgate_controller::io::RouteSpec;
+use epochgate_controller::io::{IfId, RouteSpec, Via};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::route::RouteMessage;
@@ -34,10 +34,18 @@ pub struct Routes {
 #[derive(Debug)]
 struct Installed {
     message: RouteMessage,
-    source: IpAddr,
-    /// The peer's outer address: the route leaves where packets to it leave.
-    via: IpAddr,
+    source: Option<IpAddr>,
+    via: Way,
     users: usize,
+}
+
+/// Where a route of ours leads.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Where packets to this outer address of a peer leave.
+    Peer(IpAddr),
+    /// The interface with this index.
+    Interface(u32),
 }
 
 impl Routes {
@@ -73,12 +81,25 @@ impl Routes {
     ///
     /// # Errors
     /// A sentence that says what failed, and who else has such a route.
-    pub async fn add(&mut self, route: RouteSpec) -> Result<(), String> {
-        let hop = message::next_hop(&self.outer_route(route.via).await?)
-            .ok_or_else(|| format!("there is no route to the peer {}", route.via))?;
+    ///
+    /// `interfaces` tells the index of a tunnel's xfrm interface.
+    pub async fn add(
+        &mut self,
+        route: RouteSpec,
+        interfaces: impl FnOnce(IfId) -> Result<u32, String>,
+    ) -> Result<(), String> {
+        let way = match route.via {
+            Via::Peer(peer) => Way::Peer(peer),
+            Via::Interface(if_id) => Way::Interface(interfaces(if_id)?),
+        };
+        let hop = match way {
+            Way::Peer(peer) => message::next_hop(&self.outer_route(peer).await?)
+                .ok_or_else(|| format!("there is no route to the peer {peer}"))?,
+            Way::Interface(interface) => direct(interface),
+        };
         let mut added = Vec::new();
         for destination in halves(route.destination) {
-            if let Err(error) = self.add_one(destination, route, hop).await {
+            if let Err(error) = self.add_one(destination, route.source, way, hop).await {
                 for destination in added {
                     // The first failure is the one to tell.
                     let _ = self.remove_one(destination).await;
@@ -126,15 +147,20 @@ impl Routes {
         }
         let present = self.present().await?;
         for (destination, installed) in &self.installed {
-            let Ok(route) = self.outer_route(installed.via).await else {
-                continue;
+            let hop = match installed.via {
+                Way::Peer(peer) => match self.outer_route(peer).await {
+                    Ok(route) => message::next_hop(&route),
+                    Err(_) => None,
+                },
+                Way::Interface(interface) => Some(direct(interface)),
             };
-            let Some(hop) = message::next_hop(&route) else {
+            let Some(hop) = hop else {
                 continue;
             };
             let as_wanted = present.get(destination).is_some_and(|route| {
                 message::next_hop(route) == Some(hop)
-                    && message::preferred_source(route) == Some(installed.source)
+                    && (installed.source.is_none()
+                        || message::preferred_source(route) == installed.source)
             });
             if !as_wanted {
                 let message = message::route(*destination, installed.source, hop)?;
@@ -147,22 +173,30 @@ impl Routes {
     async fn add_one(
         &mut self,
         destination: IpNet,
-        RouteSpec { source, via, .. }: RouteSpec,
+        source: Option<IpAddr>,
+        via: Way,
         hop: NextHop,
     ) -> Result<(), String> {
         if let Some(installed) = self.installed.get(&destination)
             && installed.source != source
         {
+            let shown = |source: Option<IpAddr>| {
+                source.map_or("none".to_owned(), |source| source.to_string())
+            };
             return Err(format!(
-                "another tunnel has one with source {}, this one wants {source}",
-                installed.source
+                "another tunnel has one with source {}, this one wants {}",
+                shown(installed.source),
+                shown(source)
             ));
         }
         let message = message::route(destination, source, hop)?;
         if let Some(foreign) = self.foreign(destination).await? {
             return Err(format!(
-                "there is one to {destination} already ({foreign}); remove it, or give it the \
-                 preferred source {source} and choose a policy template without routes"
+                "there is one to {destination} already ({foreign}); remove it, or choose a policy \
+                 template without routes{}",
+                source.map_or_else(String::new, |source| {
+                    format!(" and give it the preferred source {source}")
+                })
             ));
         }
         self.put(destination, &message).await?;
@@ -314,6 +348,14 @@ impl Routes {
                 text(&error)
             )),
         }
+    }
+}
+
+/// The next hop of what is routed to an interface.
+fn direct(interface: u32) -> NextHop {
+    NextHop {
+        interface,
+        gateway: None,
     }
 }
 

@@ -224,7 +224,10 @@ impl Shell {
                 self.pending.push_back(Input::XfrmDone { op, result });
             }
             Output::Ping(ping) => {
-                if let Err(error) = self.hands.pinger.send(&ping) {
+                let interface = ping
+                    .if_id
+                    .and_then(|it| self.hands.kernel.interface_name(it));
+                if let Err(error) = self.hands.pinger.send(&ping, interface) {
                     debug!("{error}");
                     let nonce = ping.nonce;
                     self.pending.push_back(Input::PingFailed { nonce, error });
@@ -238,7 +241,10 @@ impl Shell {
                 });
             }
             Output::AddRoute(route) => {
-                let outcome = self.hands.routes.add(route).await;
+                let Hands { kernel, routes, .. } = &mut self.hands;
+                let outcome = routes
+                    .add(route, |if_id| kernel.interface_index(if_id))
+                    .await;
                 self.route_done(route, outcome);
             }
             Output::RemoveRoute(route) => {

@@ -53,7 +53,9 @@ impl Spd {
             | XfrmOp::RemoveSa(_)
             | XfrmOp::ReadPackets(_)
             | XfrmOp::MoveSa(_)
-            | XfrmOp::ReportFirst { .. } => {}
+            | XfrmOp::ReportFirst { .. }
+            | XfrmOp::AddInterface(_)
+            | XfrmOp::RemoveInterface(_) => {}
         }
         Ok(XfrmReply::Done)
     }

@@ -253,6 +253,8 @@ pub(crate) enum Refused {
 pub(crate) enum CloseReason {
     /// We closed it.
     Asked,
+    /// The tunnel left it to others that use it.
+    Left,
     /// The peer's Delete.
     DeletedByPeer,
     /// No answer to all retransmissions.

@@ -127,7 +127,7 @@ impl Endpoint {
     }
 
     /// The tunnel has no more use for an IKE SA: its Child SAs there are deleted, and the IKE SA
-    /// with them if nobody else uses it. Ends in `Closed(Asked)`.
+    /// with them if nobody else uses it. Ends in `Closed`: `Asked`, or `Left`.
     pub(crate) fn leave(&mut self, sa: IkeSaId, tunnel: TunnelId, now: Timestamp) {
         let Some(owner) = self.sas.get(&sa).and_then(|slot| slot.sa.name()) else {
             return;
@@ -165,7 +165,7 @@ impl Endpoint {
         } else {
             self.guests.remove(sa, tunnel);
         }
-        let event = IkeEvent::Closed(CloseReason::Asked);
+        let event = IkeEvent::Closed(CloseReason::Left);
         self.outputs
             .push_back(IkeOutput::Event { sa, tunnel, event });
         self.step(sa, now, |sa, ctx| sa.obey(ctx, Order::Leave(tunnel)));

@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::crypto::Cipher;
 use crate::event::EpochNumber;
 use crate::ike::{Child, ChildId, IkeSaId, Path, Side, selectors};
-use crate::io::{Encapsulation, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers};
+use crate::io::{Encapsulation, IfId, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers};
 
 /// One ESP SA in each direction, and what is known of them.
 #[derive(Debug)]
@@ -281,6 +281,7 @@ impl Epoch {
         &self,
         child: &Child,
         reqid: u32,
+        if_id: Option<IfId>,
         report_first: bool,
         replay_window: u32,
         hard_lifetime: std::time::Duration,
@@ -297,6 +298,7 @@ impl Epoch {
             source,
             direction,
             reqid,
+            if_id,
             cipher: self.cipher,
             key,
             sequence: SequenceNumbers {

@@ -1,13 +1,16 @@
 //! A tunnel's dealings with the kernel: policies, the gate's moves, SAs in and out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoch::{Epoch, Stage};
 use super::gate::{Gate, Position, Present};
 use super::{Awaited, Context, Tunnel, Wish};
 use crate::event::{EpochNumber, EventKind};
-use crate::io::{CommandOutcome, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply};
+use crate::io::{
+    CommandOutcome, InterfaceSpec, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
+};
 use crate::outbox::Owner;
 
 /// A held queue is purged whole about 205 s after its first packet unless its policy is written
@@ -28,6 +31,15 @@ impl Tunnel {
         };
         self.announce(cx);
         self.remember_addresses(cx);
+        if let Some((interface, if_id)) = self.config.interface.as_ref().zip(self.if_id()) {
+            let spec = InterfaceSpec {
+                name: Arc::clone(&interface.name),
+                if_id,
+                mtu: interface.mtu,
+            };
+            let owner = Owner::Tunnel(self.id, Awaited::Tidying);
+            cx.out.xfrm(owner, XfrmOp::AddInterface(spec));
+        }
         let (update, create): (Vec<_>, Vec<_>) = self
             .policies
             .all_holding()

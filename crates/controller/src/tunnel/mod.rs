@@ -35,7 +35,7 @@ use crate::event::{EpochNumber, EventKind};
 use crate::host::Host;
 use crate::ike::{Assigned, ChildId, Endpoint, IkeSaId, Path, Peer, TunnelId};
 use crate::io::{
-    AddressSpec, CommandId, CommandOutcome, Output, PolicyKey, RouteSpec, SaId, XfrmOp,
+    AddressSpec, CommandId, CommandOutcome, IfId, Output, PolicyKey, RouteSpec, SaId, Via, XfrmOp,
 };
 use crate::outbox::{Outbox, Owner};
 
@@ -283,6 +283,9 @@ impl Tunnel {
         self.close_sessions(cx);
         self.sync_routes(cx);
         self.forget_addresses(cx);
+        if !was_down && let Some(if_id) = self.if_id() {
+            cx.out.xfrm(Owner::Nobody, XfrmOp::RemoveInterface(if_id));
+        }
         if !was_down {
             self.event(cx, None, EventKind::Down);
         }
@@ -509,22 +512,42 @@ impl Tunnel {
         self.routes = wanted;
     }
 
+    /// The number of its xfrm interface, if it is route-based.
+    fn if_id(&self) -> Option<IfId> {
+        self.config.interface.as_ref().and(self.reqids.if_id())
+    }
+
     fn wanted_routes(&self, host: &Host) -> BTreeSet<RouteSpec> {
-        let Some(via) = self.peer_address() else {
-            return BTreeSet::new();
-        };
+        let peer = self.peer_address();
+        let interface = self.if_id();
         let route = |&destination: &ipnet::IpNet| {
-            let source = host.inside(&self.config.local_traffic, Some(destination.addr()))?;
+            let source = host.inside(&self.config.local_traffic, Some(destination.addr()));
+            let via = match interface {
+                Some(interface) => Via::Interface(interface),
+                // Without a source of ours the host's own route does as well.
+                None => {
+                    source?;
+                    Via::Peer(peer?)
+                }
+            };
             Some(RouteSpec {
                 destination,
                 source,
                 via,
             })
         };
-        self.config
-            .remote_traffic
-            .iter()
-            .filter_map(route)
+        let remote = &self.config.remote_traffic;
+        // The way to the peer itself must not lead into the tunnel.
+        let within = |peer: &IpAddr| remote.iter().any(|network| network.contains(peer));
+        let around = peer.filter(|peer| interface.is_some() && within(peer));
+        let around = around.map(|peer| RouteSpec {
+            destination: peer.into(),
+            source: None,
+            via: Via::Peer(peer),
+        });
+        around
+            .into_iter()
+            .chain(remote.iter().filter_map(route))
             .collect()
     }
 

@@ -5,12 +5,13 @@
 //! Child's reqid, so they stay as they are from the tunnel's start to its end.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
 use super::epoch::Epoch;
 use crate::config::{AddressRequest, TunnelConfig};
-use crate::io::{PolicyAction, PolicyDirection, PolicyKey, PolicySpec};
+use crate::io::{IfId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec};
 
 /// ICMPv6 types of neighbour discovery: router solicitation to redirect (RFC 4861 §4).
 const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
@@ -41,6 +42,13 @@ pub(crate) struct Reqids {
     pub(crate) hold: u32,
 }
 
+impl Reqids {
+    /// The number of its xfrm interface, if it has one: the Child's reqid.
+    pub(crate) fn if_id(self) -> Option<IfId> {
+        NonZeroU32::new(self.child).map(IfId)
+    }
+}
+
 /// A tunnel's policies.
 #[derive(Debug)]
 pub(crate) struct Policies {
@@ -51,6 +59,8 @@ pub(crate) struct Policies {
     base: u32,
     forward: bool,
     exempt_neighbour_discovery: bool,
+    /// Of a route-based tunnel.
+    interface: Option<IfId>,
 }
 
 impl Policies {
@@ -63,7 +73,10 @@ impl Policies {
             reqids,
             base: config.template.priority,
             forward: config.template.forward,
-            exempt_neighbour_discovery: config.template.exempt_neighbour_discovery,
+            // What is routed to an xfrm interface has no neighbours.
+            exempt_neighbour_discovery: config.template.exempt_neighbour_discovery
+                && config.interface.is_none(),
+            interface: config.interface.as_ref().and(reqids.if_id()),
         }
     }
 
@@ -83,8 +96,11 @@ impl Policies {
                 reqid: self.reqids.child,
             };
             let mut inbound = |direction| {
+                let scope = self
+                    .interface
+                    .map_or(PolicyScope::Everything, PolicyScope::Of);
                 policies.push(PolicySpec {
-                    key: key(direction, pair.remote, pair.local),
+                    key: key(direction, pair.remote, pair.local, scope),
                     priority: self.priority(*pair),
                     action,
                 });
@@ -94,12 +110,53 @@ impl Policies {
                 inbound(PolicyDirection::Fwd);
             }
         }
+        policies.extend(self.pings(None));
         policies.extend(self.exemptions());
         policies
     }
 
     /// The `out` policies, pinned to `open` where its selectors cover them, else holding.
+    ///
+    /// A route-based tunnel has two for each pair. What is routed to the interface is held before it
+    /// gets there, since an xfrm interface itself queues nothing (`xfrmi_xmit2`), or let through to
+    /// the interface, whose own policy is the pinned one. They are written in an order that has
+    /// nothing come to an interface that does not know where to send it.
     pub(crate) fn out(&self, open: Option<&Epoch>) -> Vec<PolicySpec> {
+        let Some(interface) = self.interface else {
+            return self.outbound(|_| PolicyScope::Everything, open);
+        };
+        let mut before = self.outbound(|pair| before(interface, pair), open);
+        for policy in &mut before {
+            if let PolicyAction::Pin { .. } = policy.action {
+                policy.action = PolicyAction::Exempt;
+            }
+        }
+        let within = self.outbound(|_| PolicyScope::Of(interface), open);
+        match open {
+            Some(_) => within.into_iter().chain(before).collect(),
+            None => before.into_iter().chain(within).collect(),
+        }
+    }
+
+    /// The policies that control pings meet at the interface, pinned to the epoch that is pinged.
+    pub(crate) fn pings(&self, pinged: Option<&Epoch>) -> Vec<PolicySpec> {
+        match self.interface {
+            Some(interface) => {
+                let mut pings = self.outbound(|_| PolicyScope::PingsOf(interface), pinged);
+                for policy in &mut pings {
+                    policy.priority = policy.priority.saturating_sub(EXEMPT_AHEAD);
+                }
+                pings
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn outbound(
+        &self,
+        scope: impl Fn(Pair) -> PolicyScope,
+        open: Option<&Epoch>,
+    ) -> Vec<PolicySpec> {
         let hold = PolicyAction::Hold {
             reqid: self.reqids.hold,
         };
@@ -116,7 +173,7 @@ impl Policies {
         pinned
             .chain(guards)
             .map(|(pair, action)| PolicySpec {
-                key: key(PolicyDirection::Out, pair.local, pair.remote),
+                key: key(PolicyDirection::Out, pair.local, pair.remote, scope(pair)),
                 priority: self.priority(pair),
                 action,
             })
@@ -146,7 +203,7 @@ impl Policies {
                 ways.map(|(direction, source, destination)| PolicySpec {
                     key: PolicyKey {
                         icmpv6_type: Some(icmpv6_type),
-                        ..key(direction, source, destination)
+                        ..key(direction, source, destination, PolicyScope::Everything)
                     },
                     priority,
                     action: PolicyAction::Exempt,
@@ -175,11 +232,30 @@ fn pairs(local: &[IpNet], remote: &[IpNet]) -> Vec<Pair> {
     pairs.into_iter().collect()
 }
 
-fn key(direction: PolicyDirection, source: IpNet, destination: IpNet) -> PolicyKey {
+/// What is looked at before it comes to the interface.
+///
+/// For IPv6 packets of this host the kernel looks for policies before it knows where they leave
+/// (`ip6_dst_lookup_flow`), so that a policy for the interface alone would miss them; their selector
+/// tells them, unless it covers everything.
+fn before(interface: IfId, pair: Pair) -> PolicyScope {
+    if pair.remote.addr().is_ipv6() && pair.remote.prefix_len() > 0 {
+        PolicyScope::Everything
+    } else {
+        PolicyScope::RoutedTo(interface)
+    }
+}
+
+fn key(
+    direction: PolicyDirection,
+    source: IpNet,
+    destination: IpNet,
+    scope: PolicyScope,
+) -> PolicyKey {
     PolicyKey {
         direction,
         source,
         destination,
         icmpv6_type: None,
+        scope,
     }
 }

@@ -230,7 +230,13 @@ impl Tunnel {
             reqid: self.reqids.child,
             sa: epoch.outbound,
             outer_source: epoch.path.local.ip(),
+            if_id: self.if_id(),
         };
+        let pinned = self.policies.pings(Some(epoch));
+        if !pinned.is_empty() {
+            let owner = Owner::Tunnel(self.id, Awaited::Tidying);
+            cx.out.xfrm(owner, XfrmOp::UpdatePolicies(pinned));
+        }
         self.cannot_ping = None;
         let interval = self.config.ping.interval;
         let attempts = self.config.ping.attempts;

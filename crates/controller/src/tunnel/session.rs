@@ -231,6 +231,7 @@ impl Tunnel {
         for spec in epoch.sa_specs(
             child,
             self.reqids.child,
+            self.if_id(),
             report_first,
             replay_window,
             hard_lifetime,
@@ -533,7 +534,7 @@ impl Tunnel {
         self.settle(cx);
         if connecting || rekeying {
             self.effort_failed(text, cx);
-        } else if known && *reason != CloseReason::Asked {
+        } else if known && !matches!(reason, CloseReason::Asked | CloseReason::Left) {
             if keep_epochs || self.config.start == Start::Always {
                 self.pursue("the IKE SA ended", cx);
             } else {
@@ -545,6 +546,7 @@ impl Tunnel {
     fn close_text(&self, reason: &CloseReason) -> String {
         match reason {
             CloseReason::Asked => "closed by this end".into(),
+            CloseReason::Left => "left to the other tunnels that use it".into(),
             CloseReason::DeletedByPeer => "the peer deleted it".into(),
             CloseReason::NoAnswer => match self.peer_address() {
                 Some(address) => format!(

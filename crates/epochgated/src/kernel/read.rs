@@ -4,9 +4,13 @@ use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use epochgate_controller::REQIDS;
-use epochgate_controller::io::{PolicyDirection, PolicyKey, SaId, Spi};
-use epochgate_xfrm::{Policy, PolicyAction, PolicyId, PortMatch, Prefix, Protocol, Selector};
+use epochgate_controller::io::{
+    IfId, PING_MARK, PolicyDirection, PolicyKey, PolicyScope, SaId, Spi,
+};
+use epochgate_xfrm::{Mark, Policy, PolicyAction, PolicyId, PortMatch, Prefix, Protocol, Selector};
 use ipnet::IpNet;
+
+use super::interface::Interfaces;
 
 /// ICMPv6 (RFC 4443 §1).
 const PROTOCOL_ICMPV6: u8 = 58;
@@ -24,13 +28,14 @@ pub(super) fn sa_id(id: epochgate_xfrm::SaId) -> Option<SaId> {
 
 /// Our policies among all: those with a reqid of ours, and the exemptions beside them. An exemption
 /// has no template and so no reqid; it is ours if it exempts from a policy of ours and comes before
-/// it.
-pub(super) fn our_policies(policies: &[&Policy]) -> Vec<PolicyKey> {
+/// it. What lets packets through to an interface of ours has none either; it is ours if the interface
+/// has a policy with the same selector.
+pub(super) fn our_policies(policies: &[&Policy], interfaces: &Interfaces) -> Vec<PolicyKey> {
     let mut ours = Vec::new();
     let mut priorities = HashSet::new();
     for policy in policies {
-        if is_ours(policy)
-            && let Some(key) = policy_key(policy)
+        if let Some(key) = policy_key(policy, interfaces)
+            && (is_ours(policy) || key.scope != PolicyScope::Everything)
         {
             ours.push(key);
             priorities.insert((key, policy.priority));
@@ -40,15 +45,24 @@ pub(super) fn our_policies(policies: &[&Policy]) -> Vec<PolicyKey> {
         .iter()
         .filter(|policy| policy.action == PolicyAction::Allow && policy.templates.is_empty())
         .filter_map(|policy| {
-            let key = policy_key(policy)?;
-            key.icmpv6_type?;
+            let key = policy_key(policy, interfaces)?;
             let exempted_from = PolicyKey {
                 icmpv6_type: None,
                 ..key
             };
+            let before_interface = |ours: &PolicyKey| {
+                let same = PolicyKey {
+                    scope: PolicyScope::Everything,
+                    ..*ours
+                };
+                matches!(ours.scope, PolicyScope::Of(_)) && same == key
+            };
             priorities
                 .iter()
-                .any(|(ours, priority)| *ours == exempted_from && policy.priority < *priority)
+                .any(|(ours, priority)| match key.icmpv6_type {
+                    Some(_) => *ours == exempted_from && policy.priority < *priority,
+                    None => before_interface(ours) && policy.priority == *priority,
+                })
                 .then_some(key)
         })
         .collect::<Vec<_>>();
@@ -63,24 +77,54 @@ fn is_ours(policy: &Policy) -> bool {
         .any(|template| REQIDS.contains(&template.reqid.0))
 }
 
-/// A policy's key; `None` if we make no such policies (marks, interfaces, ports).
-pub(super) fn policy_key(policy: &Policy) -> Option<PolicyKey> {
-    let plain = policy.mark.is_none() && policy.if_id.is_none() && !policy.sub_policy;
-    plain
-        .then(|| key(policy.direction, &policy.selector))
-        .flatten()
+/// A policy's key; `None` if we make no such policies (other marks and interfaces, ports).
+pub(super) fn policy_key(policy: &Policy, interfaces: &Interfaces) -> Option<PolicyKey> {
+    if policy.sub_policy {
+        return None;
+    }
+    let scope = scope(&policy.selector, policy.if_id, policy.mark, interfaces)?;
+    key(policy.direction, &policy.selector, scope)
 }
 
 /// The key of a deleted policy of which the kernel told the selector alone.
-pub(super) fn key_of_id(id: &PolicyId) -> Option<PolicyKey> {
-    let plain = id.mark.is_none() && id.if_id.is_none() && !id.sub_policy;
+pub(super) fn key_of_id(id: &PolicyId, interfaces: &Interfaces) -> Option<PolicyKey> {
     match id.key {
-        epochgate_xfrm::PolicyKey::Selector(selector) if plain => key(id.direction, &selector),
+        epochgate_xfrm::PolicyKey::Selector(selector) if !id.sub_policy => {
+            let scope = scope(&selector, id.if_id, id.mark, interfaces)?;
+            key(id.direction, &selector, scope)
+        }
         epochgate_xfrm::PolicyKey::Selector(_) | epochgate_xfrm::PolicyKey::Index(_) => None,
     }
 }
 
-fn key(direction: epochgate_xfrm::PolicyDirection, selector: &Selector) -> Option<PolicyKey> {
+/// Which packets a policy is for, beside its selector.
+fn scope(
+    selector: &Selector,
+    if_id: Option<NonZeroU32>,
+    mark: Option<Mark>,
+    interfaces: &Interfaces,
+) -> Option<PolicyScope> {
+    let if_id = match if_id {
+        Some(number) if REQIDS.contains(&number.get()) => Some(IfId(number)),
+        Some(_) => return None,
+        None => None,
+    };
+    match (selector.interface_index, if_id, mark) {
+        (0, None, None) => Some(PolicyScope::Everything),
+        (0, Some(if_id), None) => Some(PolicyScope::Of(if_id)),
+        (0, Some(if_id), Some(mark)) if mark == Mark::exactly(PING_MARK) => {
+            Some(PolicyScope::PingsOf(if_id))
+        }
+        (index, None, None) => interfaces.with_index(index).map(PolicyScope::RoutedTo),
+        (_, _, _) => None,
+    }
+}
+
+fn key(
+    direction: epochgate_xfrm::PolicyDirection,
+    selector: &Selector,
+    scope: PolicyScope,
+) -> Option<PolicyKey> {
     let direction = match direction {
         epochgate_xfrm::PolicyDirection::In => PolicyDirection::In,
         epochgate_xfrm::PolicyDirection::Out => PolicyDirection::Out,
@@ -100,7 +144,7 @@ fn key(direction: epochgate_xfrm::PolicyDirection, selector: &Selector) -> Optio
         ) => Some(u8::try_from(port).ok()?),
         _ => return None,
     };
-    if selector.destination_port != PortMatch::ANY || selector.interface_index != 0 {
+    if selector.destination_port != PortMatch::ANY {
         return None;
     }
     Some(PolicyKey {
@@ -108,6 +152,7 @@ fn key(direction: epochgate_xfrm::PolicyDirection, selector: &Selector) -> Optio
         source: network(selector.source())?,
         destination: network(selector.destination())?,
         icmpv6_type,
+        scope,
     })
 }
 
@@ -129,6 +174,7 @@ mod tests {
                 source: "2001:db8:1::/48".parse().expect("network"),
                 destination: "2001:db8:2::/48".parse().expect("network"),
                 icmpv6_type,
+                scope: PolicyScope::Everything,
             },
             priority,
             action,
@@ -138,9 +184,9 @@ mod tests {
     fn found(specs: &[PolicySpec]) -> Vec<PolicyKey> {
         let policies: Vec<Policy> = specs
             .iter()
-            .map(|spec| spec::policy(spec).expect("a policy"))
+            .map(|spec| spec::policy(spec, &Interfaces::default()).expect("a policy"))
             .collect();
-        our_policies(&policies.iter().collect::<Vec<_>>())
+        our_policies(&policies.iter().collect::<Vec<_>>(), &Interfaces::default())
     }
 
     #[test]

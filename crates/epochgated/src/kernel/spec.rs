@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use epochgate_controller::crypto::{Cipher, Integrity};
 use epochgate_controller::io::{
-    self, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaSpec, XfrmError,
+    self, PING_MARK, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec,
+    SaDirection, SaSpec, XfrmError,
 };
 use epochgate_controller::{REQIDS, Secret};
 use epochgate_xfrm::{
-    Encap, EventThresholds, Key, Policy, PolicyId, PortMatch, Prefix, Protection, ReplayWindow,
-    Reqid, Sa, SaFlags, SaId, Selector, Spi, SpiRequest, Template,
+    Encap, EventThresholds, Key, Mark, Policy, PolicyId, PortMatch, Prefix, Protection,
+    ReplayWindow, Reqid, Sa, SaFlags, SaId, Selector, Spi, SpiRequest, Template,
 };
 
+use super::interface::Interfaces;
 use super::invalid;
 
 /// The window of an outbound SA, which the kernel demands where sequence numbers are extended
@@ -47,6 +50,7 @@ pub(super) fn sa(spec: &SaSpec) -> Sa {
         .encapsulation
         .map(|ports| Encap::udp(ports.source_port, ports.destination_port));
     sa.limits.hard.seconds_since_added = Some(spec.hard_lifetime.as_secs());
+    sa.if_id = spec.if_id.map(|if_id| if_id.0);
     sa.replay_window = match spec.direction {
         SaDirection::Inbound { .. } => ReplayWindow {
             packets: spec.sequence.window,
@@ -110,16 +114,37 @@ pub(super) fn probe() -> Sa {
     )
 }
 
-pub(super) fn policies(specs: &[PolicySpec]) -> Result<Vec<Policy>, XfrmError> {
-    specs.iter().map(policy).collect()
+pub(super) fn policies(
+    specs: &[PolicySpec],
+    interfaces: &Interfaces,
+) -> Result<Vec<Policy>, XfrmError> {
+    specs.iter().map(|spec| policy(spec, interfaces)).collect()
 }
 
-pub(super) fn policy_id(key: &PolicyKey) -> Result<PolicyId, XfrmError> {
-    Ok(PolicyId::new(direction(key.direction), selector(key)?))
+pub(super) fn policy_id(key: &PolicyKey, interfaces: &Interfaces) -> Result<PolicyId, XfrmError> {
+    let mut id = PolicyId::new(direction(key.direction), selector(key, interfaces)?);
+    (id.if_id, id.mark) = scope(key);
+    Ok(id)
 }
 
-pub(super) fn policy(spec: &PolicySpec) -> Result<Policy, XfrmError> {
-    let (direction, selector) = (direction(spec.key.direction), selector(&spec.key)?);
+/// The if_id and the mark of a policy.
+fn scope(key: &PolicyKey) -> (Option<NonZeroU32>, Option<Mark>) {
+    match key.scope {
+        PolicyScope::Everything | PolicyScope::RoutedTo(_) => (None, None),
+        PolicyScope::Of(if_id) => (Some(if_id.0), None),
+        PolicyScope::PingsOf(if_id) => (Some(if_id.0), Some(Mark::exactly(PING_MARK))),
+    }
+}
+
+pub(super) fn policy(spec: &PolicySpec, interfaces: &Interfaces) -> Result<Policy, XfrmError> {
+    let mut policy = bare(spec, interfaces)?;
+    (policy.if_id, policy.mark) = scope(&spec.key);
+    Ok(policy)
+}
+
+fn bare(spec: &PolicySpec, interfaces: &Interfaces) -> Result<Policy, XfrmError> {
+    let direction = direction(spec.key.direction);
+    let selector = selector(&spec.key, interfaces)?;
     let template = match spec.action {
         PolicyAction::Exempt => {
             return Ok(Policy::allow(direction, selector, spec.priority));
@@ -180,11 +205,16 @@ fn direction(direction: PolicyDirection) -> epochgate_xfrm::PolicyDirection {
     }
 }
 
-fn selector(key: &PolicyKey) -> Result<Selector, XfrmError> {
+fn selector(key: &PolicyKey, interfaces: &Interfaces) -> Result<Selector, XfrmError> {
     let prefix = |network: ipnet::IpNet| Prefix::new(network.addr(), network.prefix_len());
     let source = prefix(key.source).map_err(invalid)?;
     let destination = prefix(key.destination).map_err(invalid)?;
-    let selector = Selector::new(source, destination).map_err(invalid)?;
+    let mut selector = Selector::new(source, destination).map_err(invalid)?;
+    if let PolicyScope::RoutedTo(if_id) = key.scope {
+        let index = interfaces.index(if_id).map_err(XfrmError::Other)?;
+        selector.interface_index =
+            i32::try_from(index).map_err(|error| XfrmError::Other(error.to_string()))?;
+    }
     Ok(match key.icmpv6_type {
         None => selector,
         // The kernel compares an ICMP message's type with the source port (xfrm_flowi_sport).
@@ -211,7 +241,48 @@ mod tests {
             source: "2001:db8:1::/48".parse().expect("network"),
             destination: "2001:db8:2::/48".parse().expect("network"),
             icmpv6_type,
+            scope: PolicyScope::Everything,
         }
+    }
+
+    fn none() -> Interfaces {
+        Interfaces::default()
+    }
+
+    #[test]
+    fn the_policies_of_an_interface_read_back_as_they_were_written() {
+        let if_id = io::IfId(NonZeroU32::new(*REQIDS.start()).expect("not 0"));
+        let interfaces = Interfaces::one(if_id, 7);
+        for scope in [
+            PolicyScope::RoutedTo(if_id),
+            PolicyScope::Of(if_id),
+            PolicyScope::PingsOf(if_id),
+        ] {
+            let spec = PolicySpec {
+                key: PolicyKey {
+                    scope,
+                    ..key(PolicyDirection::Out, None)
+                },
+                priority: 7,
+                action: PolicyAction::Exempt,
+            };
+            let policy = policy(&spec, &interfaces).expect("a policy");
+            assert_eq!(read::policy_key(&policy, &interfaces), Some(spec.key));
+            let id = policy_id(&spec.key, &interfaces).expect("an id");
+            assert_eq!(read::key_of_id(&id, &interfaces), Some(spec.key));
+            // Ours without any template, by the number.
+            assert_eq!(read::our_policies(&[&policy], &interfaces), [spec.key]);
+        }
+    }
+
+    #[test]
+    fn what_is_routed_to_an_interface_that_is_not_there_has_no_policy() {
+        let if_id = io::IfId(NonZeroU32::new(*REQIDS.start()).expect("not 0"));
+        let key = PolicyKey {
+            scope: PolicyScope::RoutedTo(if_id),
+            ..key(PolicyDirection::Out, None)
+        };
+        assert!(policy_id(&key, &none()).is_err());
     }
 
     fn spi() -> io::Spi {
@@ -231,10 +302,10 @@ mod tests {
                     priority: 7,
                     action: PolicyAction::Hold { reqid: 1 },
                 };
-                let policy = policy(&spec).expect("a policy");
-                assert_eq!(read::policy_key(&policy), Some(spec.key));
-                let id = policy_id(&spec.key).expect("an id");
-                assert_eq!(read::key_of_id(&id), Some(spec.key));
+                let policy = policy(&spec, &none()).expect("a policy");
+                assert_eq!(read::policy_key(&policy, &none()), Some(spec.key));
+                let id = policy_id(&spec.key, &none()).expect("an id");
+                assert_eq!(read::key_of_id(&id, &none()), Some(spec.key));
             }
         }
     }
@@ -245,23 +316,29 @@ mod tests {
             destination: [198, 51, 100, 1].into(),
             spi: spi(),
         };
-        let pin = policy(&PolicySpec {
-            key: key(PolicyDirection::Out, None),
-            priority: 1,
-            action: PolicyAction::Pin {
-                reqid: 5,
-                sa,
-                source: [198, 51, 100, 2].into(),
+        let pin = policy(
+            &PolicySpec {
+                key: key(PolicyDirection::Out, None),
+                priority: 1,
+                action: PolicyAction::Pin {
+                    reqid: 5,
+                    sa,
+                    source: [198, 51, 100, 2].into(),
+                },
             },
-        })
+            &none(),
+        )
         .expect("a policy");
         assert_eq!(pin.templates[0].spi, Some(Spi::from(spi().0)));
         assert_eq!(pin.templates[0].reqid, Reqid(5));
-        let accept = policy(&PolicySpec {
-            key: key(PolicyDirection::In, None),
-            priority: 1,
-            action: PolicyAction::Accept { reqid: 5 },
-        })
+        let accept = policy(
+            &PolicySpec {
+                key: key(PolicyDirection::In, None),
+                priority: 1,
+                action: PolicyAction::Accept { reqid: 5 },
+            },
+            &none(),
+        )
         .expect("a policy");
         assert_eq!(accept.templates[0].spi, None);
         assert!(accept.templates[0].source.is_unspecified());
@@ -276,6 +353,7 @@ mod tests {
                 source: source.parse().expect("network"),
                 destination: destination.parse().expect("network"),
                 icmpv6_type: None,
+                scope: PolicyScope::Everything,
             },
             priority: 1,
             action: PolicyAction::Hold { reqid: 5 },
@@ -290,11 +368,14 @@ mod tests {
 
     #[test]
     fn only_an_exemption_has_no_template() {
-        let exempt = policy(&PolicySpec {
-            key: key(PolicyDirection::Out, Some(135)),
-            priority: 1,
-            action: PolicyAction::Exempt,
-        })
+        let exempt = policy(
+            &PolicySpec {
+                key: key(PolicyDirection::Out, Some(135)),
+                priority: 1,
+                action: PolicyAction::Exempt,
+            },
+            &none(),
+        )
         .expect("a policy");
         assert!(exempt.templates.is_empty());
         assert_eq!(exempt.selector.protocol, 58);
@@ -310,6 +391,7 @@ mod tests {
             source: [192, 0, 2, 8].into(),
             direction: SaDirection::Inbound { report_first: true },
             reqid: 5,
+            if_id: None,
             cipher: Cipher::AesGcm256,
             key: vec![1; 36].into(),
             sequence: SequenceNumbers {
@@ -343,6 +425,7 @@ mod tests {
             source: [192, 0, 2, 8].into(),
             direction: SaDirection::Outbound,
             reqid: 5,
+            if_id: None,
             cipher,
             key: (0..)
                 .take(cipher.material_len())

@@ -22,13 +22,14 @@ pub(super) struct NextHop {
     pub(super) gateway: Option<IpAddr>,
 }
 
-/// A route with a preferred source in the main table.
+/// A route in the main table, with a preferred source if one is given.
 pub(super) fn route(
     destination: IpNet,
-    source: IpAddr,
+    source: Option<IpAddr>,
     hop: NextHop,
 ) -> Result<RouteMessage, String> {
-    if source.is_ipv6() != destination.addr().is_ipv6() {
+    let other_family = |source: &IpAddr| source.is_ipv6() != destination.addr().is_ipv6();
+    if let Some(source) = source.filter(other_family) {
         return Err(format!("the source {source} is of another family"));
     }
     let mut message = empty(destination.addr());
@@ -43,9 +44,11 @@ pub(super) fn route(
     };
     message.attributes = vec![
         RouteAttribute::Destination(destination.network().into()),
-        RouteAttribute::PrefSource(source.into()),
         RouteAttribute::Oif(hop.interface),
     ];
+    message
+        .attributes
+        .extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
     match (destination.addr(), hop.gateway) {
         (_, None) => {}
         (IpAddr::V4(_), Some(gateway @ IpAddr::V4(_)))
@@ -262,7 +265,8 @@ mod tests {
             interface: 7,
             gateway: Some(address("192.0.2.1")),
         };
-        let message = route(network("10.2.0.0/16"), address("10.1.0.1"), hop).expect("a route");
+        let message =
+            route(network("10.2.0.0/16"), Some(address("10.1.0.1")), hop).expect("a route");
         assert!(is_ours(&message));
         assert!(in_main_table(&message));
         assert_eq!(destination(&message), Some(network("10.2.0.0/16")));
@@ -277,7 +281,8 @@ mod tests {
             interface: 7,
             gateway: None,
         };
-        let message = route(network("10.2.0.0/16"), address("10.1.0.1"), hop).expect("a route");
+        let message =
+            route(network("10.2.0.0/16"), Some(address("10.1.0.1")), hop).expect("a route");
         assert_eq!(message.header.scope, RouteScope::Link);
     }
 
@@ -288,7 +293,12 @@ mod tests {
             gateway: None,
         };
         let route_by = |destination: &str, interface| {
-            route(network(destination), address("10.1.0.1"), hop(interface)).expect("a route")
+            route(
+                network(destination),
+                Some(address("10.1.0.1")),
+                hop(interface),
+            )
+            .expect("a route")
         };
         let foreign = |destination: &str, interface, metric| {
             let mut message = route_by(destination, interface);
@@ -314,7 +324,7 @@ mod tests {
             interface: 1,
             gateway: None,
         };
-        let ours = |to: &str| route(network(to), address("10.1.0.1"), hop).expect("a route");
+        let ours = |to: &str| route(network(to), Some(address("10.1.0.1")), hop).expect("a route");
         let foreign = |to: &str| {
             let mut message = ours(to);
             message.header.protocol = RouteProtocol::Boot;
@@ -334,7 +344,7 @@ mod tests {
             interface: 7,
             gateway: None,
         };
-        assert!(route(network("10.2.0.0/16"), address("2001:db8::1"), hop).is_err());
+        assert!(route(network("10.2.0.0/16"), Some(address("2001:db8::1")), hop).is_err());
     }
 
     #[test]

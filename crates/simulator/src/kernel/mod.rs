@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use epochgate_controller::io::{
-    PolicyDirection, PolicyKey, PolicySpec, SaId, XfrmError, XfrmEvent,
+    PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaId, XfrmError, XfrmEvent,
 };
 use epochgate_controller::{REQIDS, Timestamp};
 use ipnet::IpNet;
@@ -227,7 +227,8 @@ impl Kernel {
     fn lookup(&self, direction: PolicyDirection, packet: &Packet) -> Option<PolicySpec> {
         let fits = |policy: &&Policy| {
             let key = &policy.spec.key;
-            key.direction == direction
+            key.scope == PolicyScope::Everything
+                && key.direction == direction
                 && key.source.contains(&packet.source)
                 && key.destination.contains(&packet.destination)
                 && (key.icmpv6_type.is_none() || key.icmpv6_type == packet.icmpv6_type())

@@ -45,6 +45,8 @@ impl Kernel {
                 sa.report = on;
                 Ok(XfrmReply::Done)
             }
+            // The model has no xfrm interfaces: nothing is routed to them.
+            XfrmOp::AddInterface(_) | XfrmOp::RemoveInterface(_) => Ok(XfrmReply::Done),
         }
     }
 
@@ -59,7 +61,11 @@ impl Kernel {
             XfrmOp::CreatePolicies(_) => OpKind::CreatePolicies,
             XfrmOp::UpdatePolicies(_) => OpKind::UpdatePolicies,
             XfrmOp::ReadPackets(_) => OpKind::ReadPackets,
-            XfrmOp::ReadOurs | XfrmOp::RemovePolicies(_) | XfrmOp::ReportFirst { .. } => {
+            XfrmOp::ReadOurs
+            | XfrmOp::RemovePolicies(_)
+            | XfrmOp::ReportFirst { .. }
+            | XfrmOp::AddInterface(_)
+            | XfrmOp::RemoveInterface(_) => {
                 return Ok(());
             }
         };

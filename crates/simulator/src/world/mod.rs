@@ -17,8 +17,8 @@ use epochgate_controller::config::{Config, TunnelName};
 use epochgate_controller::crypto::{Cipher, Crypto};
 use epochgate_controller::event::EventKind;
 use epochgate_controller::io::{
-    Datagram, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaDirection, SaId,
-    SaSpec, SequenceNumbers, Spi, XfrmOp,
+    Datagram, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaDirection,
+    SaId, SaSpec, SequenceNumbers, Spi, XfrmOp,
 };
 use epochgate_controller::status::TunnelStatus;
 use epochgate_controller::{Input, Secret, Timestamp};
@@ -322,6 +322,7 @@ fn foreign(outer: IpAddr) -> (PolicySpec, SaSpec) {
             source: network([198, 51, 100, 1]),
             destination: network([198, 51, 100, 2]),
             icmpv6_type: None,
+            scope: PolicyScope::Everything,
         },
         priority: 1,
         action: PolicyAction::Hold { reqid: 1 },
@@ -333,6 +334,7 @@ fn foreign(outer: IpAddr) -> (PolicySpec, SaSpec) {
             report_first: false,
         },
         reqid: 1,
+        if_id: None,
         cipher: Cipher::AesGcm128,
         key: Secret::from(vec![0; 20]),
         sequence: SequenceNumbers {

@@ -90,7 +90,7 @@ fn traffic_flows_both_ways_with_the_assigned_address() -> Outcome {
         .world
         .node(pair.client)
         .routes()
-        .map(|it| it.source)
+        .filter_map(|it| it.source)
         .collect();
     assert_eq!(routes, [address]);
     Ok(())

@@ -178,7 +178,7 @@ fn a_tunnel_that_leaves_takes_only_its_own_child_sas_along() {
     // The one that made the IKE SA: its sibling inherits it.
     pair.client.endpoint.leave(sa, TUNNEL, now);
     pair.settle();
-    assert_eq!(pair.client.closed(), Some(&CloseReason::Asked));
+    assert_eq!(pair.client.closed(), Some(&CloseReason::Left));
     assert_eq!(
         (pair.client.children.len(), pair.server.children.len()),
         (0, 0)
