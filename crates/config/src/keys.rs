@@ -55,6 +55,7 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.path.fragmentation",
     "tunnel.NAME.path.fragment-size",
     "tunnel.NAME.path.nat-keepalive",
+    "tunnel.NAME.path.mobike",
     "tunnel.NAME.virtual",
     "tunnel.NAME.virtual.request",
     "tunnel.NAME.virtual.interface",

@@ -20,6 +20,7 @@ pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> PathConfig {
             .is_none_or(|flag| flag.value)
             .then(|| u16::try_from(size).unwrap_or(u16::MAX)),
         nat_keepalive: keepalive(section, sink),
+        mobike: section.flag("mobike", sink).is_none_or(|flag| flag.value),
     }
 }
 

@@ -55,6 +55,7 @@ fn the_smallest_tunnel_has_good_defaults() -> Outcome {
     assert_eq!(tunnel.nat_traversal, NatTraversal::Auto);
     assert_eq!(tunnel.on_stop, OnStop::Block);
     assert_eq!(tunnel.path.fragment_size, Some(1280));
+    assert!(tunnel.path.mobike);
     assert_eq!(tunnel.path.nat_keepalive, Some(Duration::from_secs(20)));
     assert_eq!(tunnel.ping.source, None);
     assert_eq!(tunnel.ping.target, None);

@@ -124,7 +124,7 @@ impl Controller {
                 destination,
                 source,
             } => {
-                for id in self.tunnels.take_seekers(destination) {
+                if let Some(id) = self.tunnels.take_seeker(destination) {
                     self.with_tunnel(id, |tunnel, cx| {
                         tunnel.source_found(destination, &source, cx);
                     });
@@ -138,6 +138,7 @@ impl Controller {
                 tunnel.address_failed(&address, &error, cx);
             }),
             Input::Addresses(addresses) => {
+                self.ike.host_addresses_changed(addresses.clone(), self.now);
                 self.host.set_addresses(addresses);
                 self.each_tunnel(Tunnel::addresses_changed);
             }

@@ -36,6 +36,8 @@ pub struct KnownEpoch {
 /// A host.
 pub struct Node {
     pub(crate) outer: IpAddr,
+    /// All outer addresses that it ever had.
+    pub(crate) outers: BTreeSet<IpAddr>,
     /// The kernel.
     pub kernel: Kernel,
     pub(crate) crypto: Arc<dyn Crypto>,
@@ -224,10 +226,10 @@ impl Node {
                     .extend(pairs);
             }
             (EventKind::EpochInstalled { inbound, outbound }, Some(number)) => {
-                let outer = self.outer;
+                let outers = &self.outers;
                 let sa = |spi, ours: bool| {
                     let mut sas = self.kernel.sas();
-                    sas.find(|sa| sa.spi == spi && (sa.destination == outer) == ours)
+                    sas.find(|sa| sa.spi == spi && outers.contains(&sa.destination) == ours)
                 };
                 if let (Some(inbound), Some(outbound)) = (sa(*inbound, true), sa(*outbound, false))
                 {

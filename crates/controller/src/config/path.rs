@@ -11,6 +11,8 @@ pub struct PathConfig {
     /// Silence after which an end that is behind a NAT sends a keepalive (RFC 3948 §2.3), so that
     /// the NAT goes on knowing it. `None`: never.
     pub nat_keepalive: Option<Duration>,
+    /// Whether addresses may change under a tunnel (MOBIKE, RFC 4555).
+    pub mobike: bool,
 }
 
 impl Default for PathConfig {
@@ -20,6 +22,7 @@ impl Default for PathConfig {
             fragment_size: Some(1280),
             // The default of RFC 3948 §4, below the shortest idle times of common NATs (30 s).
             nat_keepalive: Some(Duration::from_secs(20)),
+            mobike: true,
         }
     }
 }

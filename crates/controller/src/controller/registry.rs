@@ -2,7 +2,7 @@
 //! ping reply names, by its name. No input is shown to a tunnel that it does not concern, so that a
 //! host with thousands of tunnels works as much for one of them as a host with one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ pub(super) struct Registry {
     pings: BTreeMap<PingNonce, (Timestamp, TunnelId)>,
     /// The same, oldest first.
     pings_by_age: BTreeSet<(Timestamp, PingNonce)>,
-    /// Who asked for the host's source address towards a destination.
-    seeking_source: BTreeMap<IpAddr, BTreeSet<TunnelId>>,
+    /// Who asked for the host's source address towards a destination, in the order of the answers.
+    seeking_source: BTreeMap<IpAddr, VecDeque<TunnelId>>,
 }
 
 impl Registry {
@@ -155,7 +155,7 @@ impl Registry {
                     self.seeking_source
                         .entry(*destination)
                         .or_default()
-                        .insert(id);
+                        .push_back(id);
                 }
                 Output::Datagram(_)
                 | Output::Keepalive { .. }
@@ -190,9 +190,14 @@ impl Registry {
         }
     }
 
-    /// Who asked for the source address towards `destination`.
-    pub(super) fn take_seekers(&mut self, destination: IpAddr) -> BTreeSet<TunnelId> {
-        self.seeking_source.remove(&destination).unwrap_or_default()
+    /// Who asked first for the source address towards `destination`: each question is answered.
+    pub(super) fn take_seeker(&mut self, destination: IpAddr) -> Option<TunnelId> {
+        let seekers = self.seeking_source.get_mut(&destination)?;
+        let first = seekers.pop_front();
+        if seekers.is_empty() {
+            self.seeking_source.remove(&destination);
+        }
+        first
     }
 
     pub(super) fn named(&self, name: &TunnelName) -> Option<TunnelId> {

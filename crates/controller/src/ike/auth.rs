@@ -20,6 +20,7 @@ use super::identity;
 use super::informational::{Closing, Lingering};
 use super::init::Handshake;
 use super::keys::Part;
+use super::mobike;
 use super::payloads::{Fault, Payloads, notify};
 use super::proof;
 use super::proposal::ChildKeyExchange;
@@ -55,8 +56,9 @@ impl Authenticating {
         let sent = Offer::new(ctx, &config, ChildKeyExchange::Never)
             .map_err(|error| error.to_string())
             .and_then(|offer| {
-                let request =
+                let mut request =
                     request_payloads(ctx, name, &config, &handshake, &offer, initial_contact)?;
+                request.extend(mobike::offer(ctx, &config, session.path.local.ip()));
                 let schedule = ctx.limits.retransmission;
                 session
                     .request(ctx, ExchangeType::IkeAuth, &request, schedule)
@@ -173,7 +175,9 @@ impl Authenticating {
         self.establish(ctx, payloads)
     }
 
-    fn establish(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+    fn establish(mut self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+        let local = self.session.path.local.ip();
+        self.session.mobility = mobike::agreed(ctx, &self.config, &payloads, local, true);
         let announcement = announce::read(&payloads);
         let assigned = configuration::assigned(&self.config, &payloads);
         let peer = Peer {

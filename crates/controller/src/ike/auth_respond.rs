@@ -18,6 +18,7 @@ use super::identity;
 use super::informational::Lingering;
 use super::init::{Handshake, only};
 use super::keys::Part;
+use super::mobike;
 use super::payloads::{Fault, Payloads, notify};
 use super::proof;
 use super::proposal::{self, ChildKeyExchange};
@@ -239,6 +240,12 @@ impl Half {
         common.extend(proof.certificates);
         common.push(proof.auth);
         common.extend(announce::payloads(ctx, name.tunnel));
+        let mut session = session;
+        let local = session.path.local.ip();
+        session.mobility = mobike::agreed(ctx, &config, payloads, local, false);
+        if session.mobility.is_some() {
+            common.extend(mobike::offer(ctx, &config, local));
+        }
 
         let childless = is_childless(payloads);
         let agreed = match configuration::answer(&config, payloads) {

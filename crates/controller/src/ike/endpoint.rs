@@ -282,6 +282,25 @@ impl Endpoint {
         self.order(sa, Order::Mapping(source), now);
     }
 
+    /// Whether this end decides which addresses an IKE SA uses (MOBIKE, RFC 4555 §3.1).
+    pub(crate) fn may_move(&self, sa: IkeSaId) -> bool {
+        self.sas.get(&sa).is_some_and(|slot| slot.sa.may_move())
+    }
+
+    /// Goes on from another of our addresses. Ends in `PathChanged` or `Closed`.
+    pub(crate) fn move_to(&mut self, sa: IkeSaId, local: IpAddr, now: Timestamp) {
+        self.order(sa, Order::Move(local), now);
+    }
+
+    /// The addresses of this host are these now: peers that may choose among them hear of it.
+    pub(crate) fn host_addresses_changed(&mut self, addresses: Vec<IpAddr>, now: Timestamp) {
+        self.pad.set_host_addresses(addresses);
+        let ids: Vec<IkeSaId> = self.sas.keys().copied().collect();
+        for id in ids {
+            self.order(id, Order::ListAddresses, now);
+        }
+    }
+
     /// Where its messages and its ESP go, once it is established.
     pub(crate) fn path(&self, sa: IkeSaId) -> Option<Path> {
         self.sas.get(&sa).and_then(|slot| slot.sa.path())

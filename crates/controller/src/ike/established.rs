@@ -24,7 +24,7 @@ use super::proposal::IkeAlgorithms;
 use super::protect::SealError;
 use super::sa::{IkeSa, Next, Order};
 use super::session::{InFlight, Received, ReplyTo, Request, Session};
-use super::{Child, ChildError, ChildId, CloseReason, IkeEvent, Peer, TunnelId};
+use super::{Child, ChildError, ChildId, CloseReason, IkeEvent, Path, Peer, TunnelId};
 
 /// What Child SAs' keys are derived with (RFC 7296 §2.17).
 #[derive(Clone, Debug)]
@@ -55,6 +55,12 @@ pub(super) enum Task {
     /// A Child SA that only the peer believes in.
     DeleteUnwanted(Spi),
     CheckLiveness,
+    /// Tell the peer which addresses are used now (RFC 4555 §3.5).
+    UpdateAddresses,
+    /// See whether the peer is where it says (RFC 4555 §3.7).
+    CheckRoute,
+    /// Tell the peer our other addresses (RFC 4555 §3.6).
+    TellAddresses,
 }
 
 /// What was asked.
@@ -64,6 +70,11 @@ pub(super) enum Asked {
     Delete(ChildId),
     DeleteUnwanted,
     Liveness,
+    /// For this path.
+    Update(Path),
+    /// With this COOKIE2.
+    Route([u8; 16]),
+    Listing,
 }
 
 /// The request that waits for its response: one at a time (RFC 7296 §2.3).
@@ -77,7 +88,13 @@ impl From<Outstanding> for Earlier {
         let Outstanding { in_flight, asked } = outstanding;
         let rekeying = match asked {
             Asked::RekeyIke(rekeying) => Some(rekeying),
-            Asked::Create(_) | Asked::Delete(_) | Asked::DeleteUnwanted | Asked::Liveness => None,
+            Asked::Create(_)
+            | Asked::Delete(_)
+            | Asked::DeleteUnwanted
+            | Asked::Liveness
+            | Asked::Update(_)
+            | Asked::Route(_)
+            | Asked::Listing => None,
         };
         Self {
             in_flight,
@@ -227,6 +244,8 @@ impl Established {
                     ctx.event(self.name, IkeEvent::PathChanged(self.session.path));
                 }
             }
+            Order::Move(local) => self.move_to(ctx, local),
+            Order::ListAddresses => self.list_addresses(ctx),
             Order::Ready { child, installed } => return self.release(ctx, child, installed),
             Order::Close => {
                 // Who waits for an answer would not understand a Delete before it.
@@ -348,7 +367,9 @@ impl Established {
 
     pub(super) fn handle_timeout(mut self, ctx: &mut Context<'_>) -> Next {
         if let Some(outstanding) = &mut self.outstanding
-            && !outstanding.in_flight.poll(ctx, &self.session.path)
+            && !outstanding
+                .in_flight
+                .poll(ctx, &self.session.retry_path(outstanding.in_flight.tries()))
         {
             // No answer to a request means that the peer is gone (RFC 7296 §2.4).
             ctx.event(self.name, IkeEvent::Closed(CloseReason::NoAnswer));
@@ -406,7 +427,9 @@ impl Established {
             }
             Received::Response(payloads) => {
                 self.heard(ctx, datagram);
-                match self.outstanding.take() {
+                let outstanding = self.outstanding.take();
+                self.answered_by(ctx, datagram);
+                match outstanding {
                     Some(outstanding) => self.conclude(ctx, outstanding.asked, payloads),
                     None => self.stay(),
                 }
@@ -489,7 +512,9 @@ impl Established {
                     ctx.event(name, IkeEvent::ChildDeleted(child));
                 }
             }
-            Asked::DeleteUnwanted | Asked::Liveness => {}
+            Asked::Update(path) => return self.conclude_update(ctx, path, &payloads),
+            Asked::Route(cookie) => return self.conclude_route_check(ctx, &cookie, &payloads),
+            Asked::DeleteUnwanted | Asked::Liveness | Asked::Listing => {}
         }
         self.proceed(ctx)
     }
@@ -556,11 +581,14 @@ impl Established {
                 self.inform(ctx, &[delete], Asked::DeleteUnwanted)
             }
             Task::CheckLiveness => self.inform(ctx, &[], Asked::Liveness),
+            Task::UpdateAddresses => self.start_update(ctx),
+            Task::CheckRoute => self.start_route_check(ctx),
+            Task::TellAddresses => self.start_listing(ctx),
         }
     }
 
     /// Starts an INFORMATIONAL exchange.
-    fn inform(
+    pub(super) fn inform(
         &mut self,
         ctx: &mut Context<'_>,
         payloads: &[Payload],
@@ -574,12 +602,18 @@ impl Established {
         Ok(())
     }
 
+    /// Queues what goes before everything else that waits. It has room of its own.
+    pub(super) fn enqueue_first(&mut self, task: Task) {
+        self.tasks.retain(|queued| *queued != task);
+        self.tasks.push_front(task);
+    }
+
     /// Queues what is not queued yet. False: there is no room.
     fn enqueue(&mut self, task: Task) -> bool {
         if self.tasks.contains(&task) {
             return true;
         }
-        if self.tasks.len() == TASKS_MAX {
+        if self.tasks.len() >= TASKS_MAX {
             return false;
         }
         self.tasks.push_back(task);

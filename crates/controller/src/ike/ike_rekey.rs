@@ -256,6 +256,8 @@ impl Established {
         let busy = match self.outstanding.as_ref().map(|it| &it.asked) {
             // Creating, rekeying or closing a Child SA (RFC 7296 §2.25.1).
             Some(Asked::Create(_) | Asked::Delete(_) | Asked::DeleteUnwanted) => true,
+            // Its answer is about this IKE SA.
+            Some(Asked::Update(_) | Asked::Route(_) | Asked::Listing) => true,
             // A second one, before the first is settled.
             Some(Asked::RekeyIke(ours)) => ours.crossing.is_some(),
             Some(Asked::Liveness) | None => false,

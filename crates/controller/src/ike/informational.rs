@@ -39,6 +39,10 @@ impl Established {
         if payloads.deletes.contains(&Delete::IkeSa) {
             return self.ike_deleted(ctx, reply_to);
         }
+        let about_paths = match self.answer_mobility(ctx, &reply_to, payloads) {
+            Ok(about_paths) => about_paths,
+            Err(refusal) => return self.respond(ctx, reply_to, &only(refusal)),
+        };
         let mut ours = Vec::new();
         for spi in payloads.deletes.iter().flat_map(esp_spis) {
             let found = self
@@ -71,11 +75,10 @@ impl Established {
             }
             ctx.event(self.name_for(tunnel), IkeEvent::ChildDeletedByPeer(id));
         }
-        let answer = if ours.is_empty() {
-            Vec::new()
-        } else {
-            vec![Payload::Delete(Delete::Esp(ours))]
-        };
+        let mut answer = about_paths;
+        if !ours.is_empty() {
+            answer.push(Payload::Delete(Delete::Esp(ours)));
+        }
         self.respond(ctx, reply_to, &answer)
     }
 }

@@ -342,7 +342,7 @@ impl Initiating {
             nonces,
             &spis,
         );
-        let path = float(self.local, self.remote, nat.unwrap_or_default());
+        let path = float(self.local, self.remote, nat, self.config.path.mobike);
         let mut session = Session::new(
             spis,
             Part::Initiator,
@@ -435,9 +435,12 @@ impl Question<'_> {
     }
 }
 
-/// Where an initiator goes on: behind a NAT both ports become 4500 (RFC 7296 §2.23).
-fn float(mut local: SocketAddr, mut remote: SocketAddr, nat: Nat) -> Path {
-    if nat.found() {
+/// Where an initiator goes on: behind a NAT both ports become 4500 (RFC 7296 §2.23), and they do where
+/// a NAT may come in between later (RFC 4555 §3.3).
+fn float(mut local: SocketAddr, mut remote: SocketAddr, nat: Option<Nat>, mobike: bool) -> Path {
+    let speaks_nat = nat.is_some();
+    let nat = nat.unwrap_or_default();
+    if nat.found() || (speaks_nat && mobike) {
         local.set_port(NAT_T_PORT);
         remote.set_port(NAT_T_PORT);
     }

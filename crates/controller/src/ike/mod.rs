@@ -27,6 +27,7 @@ mod intermediate;
 mod keys;
 mod lifetime;
 mod limits;
+mod mobike;
 mod nat_detection;
 mod pad;
 mod payloads;

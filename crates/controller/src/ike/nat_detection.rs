@@ -31,6 +31,17 @@ impl Nat {
         datagram: &Datagram,
         payloads: &Payloads,
     ) -> Option<Self> {
+        Self::detect_between(crypto, spis, datagram.local, datagram.remote, payloads)
+    }
+
+    /// The same for a message that came from `remote` to `local`.
+    pub(super) fn detect_between(
+        crypto: &dyn Crypto,
+        spis: &IkeSpis,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payloads: &Payloads,
+    ) -> Option<Self> {
         let says = |kind, address| {
             let actual = hash(crypto, spis, address);
             let mut any = false;
@@ -41,8 +52,8 @@ impl Nat {
                 .any(|claimed| claimed == actual);
             any.then_some(matches)
         };
-        let source = says(NotifyType::NAT_DETECTION_SOURCE_IP, datagram.remote)?;
-        let destination = says(NotifyType::NAT_DETECTION_DESTINATION_IP, datagram.local)?;
+        let source = says(NotifyType::NAT_DETECTION_SOURCE_IP, remote)?;
+        let destination = says(NotifyType::NAT_DETECTION_DESTINATION_IP, local)?;
         Some(Self {
             ours: !destination,
             theirs: !source,

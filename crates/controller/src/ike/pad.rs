@@ -19,6 +19,8 @@ pub(super) struct Pad {
     pub(super) announcements: BTreeMap<TunnelId, IpAddr>,
     /// The addresses that each tunnel's server assigned last.
     addresses: BTreeMap<TunnelId, Vec<IpAddr>>,
+    /// The addresses of this host.
+    host_addresses: Vec<IpAddr>,
     /// By the peer's address (`None`: any), of the tunnels for which IKE_SA_INIT is answered alike
     /// only the first.
     distinct: BTreeMap<Option<IpAddr>, Vec<TunnelId>>,
@@ -54,6 +56,16 @@ impl Pad {
         }
         self.siblings = sharing::siblings(&tunnels);
         self.tunnels = tunnels;
+    }
+
+    /// The addresses of this host are these now.
+    pub(super) fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.host_addresses = addresses;
+    }
+
+    /// The addresses of this host.
+    pub(super) fn host_addresses(&self) -> &[IpAddr] {
+        &self.host_addresses
     }
 
     /// Gives one tunnel other networks; nothing else of it changes.

@@ -37,6 +37,16 @@ impl Retransmit {
         }
     }
 
+    /// Begins anew, with a transmission now.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        *self = Self::start(self.policy, now);
+    }
+
+    /// How often the request was sent.
+    pub(super) fn sent(&self) -> u32 {
+        self.policy.transmissions.saturating_sub(self.left)
+    }
+
     /// When it wants to be asked.
     pub(super) fn due(&self) -> Timestamp {
         self.due

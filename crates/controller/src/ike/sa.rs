@@ -1,7 +1,7 @@
 //! An IKE SA through its life: a state owns what it needs, and each message, timer or order
 //! consumes it and gives the next (RFC 7296 §1).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use epochgate_ike_wire::{ExchangeType, IkeSpi, Message};
 
@@ -62,6 +62,10 @@ pub(super) enum Order {
     },
     /// The peer's ESP comes from there (XFRM_MSG_MAPPING).
     Mapping(SocketAddr),
+    /// Send from this address from now on (MOBIKE).
+    Move(IpAddr),
+    /// The addresses of this host changed.
+    ListAddresses,
     /// Delete the IKE SA.
     Close,
 }
@@ -114,6 +118,22 @@ impl IkeSa {
             | Self::Authenticating(_)
             | Self::Closing(_)
             | Self::Lingering(_) => None,
+        }
+    }
+
+    /// Whether this end decides which addresses it uses (RFC 4555 §3.1).
+    pub(super) fn may_move(&self) -> bool {
+        match self {
+            Self::Established(it) => {
+                let mobility = it.session.mobility.as_ref();
+                mobility.is_some_and(|mobility| mobility.decides)
+            }
+            Self::Initiating(_)
+            | Self::Intermediate(_)
+            | Self::HalfOpen(_)
+            | Self::Authenticating(_)
+            | Self::Closing(_)
+            | Self::Lingering(_) => false,
         }
     }
 
@@ -212,6 +232,8 @@ impl IkeSa {
                 | Order::CheckLiveness
                 | Order::Ready { .. }
                 | Order::Mapping(_)
+                | Order::Move(_)
+                | Order::ListAddresses
                 | Order::Close,
             ) => Some(sa),
         }

@@ -18,6 +18,7 @@ use super::context::Context;
 use super::fragment::{self, Collected, Reassembly, Sealed};
 use super::keys::{IkeKeys, IkeSpis, Part};
 use super::limits::Retransmission;
+use super::mobike::Mobility;
 use super::nat_detection::Nat;
 use super::payloads::{Fault, Payloads};
 use super::protect::{OpenError, Plain, Protection, SealError};
@@ -46,6 +47,8 @@ pub(super) struct Session {
     answered: Option<Sealed>,
     /// What both ends agreed on for the way between them.
     pub(super) transport: Transport,
+    /// Both ends speak MOBIKE.
+    pub(super) mobility: Option<Box<Mobility>>,
     /// Of the peer's next request and of the response to ours.
     partial_request: Option<Box<Reassembly>>,
     partial_response: Option<Box<Reassembly>>,
@@ -123,6 +126,7 @@ impl Session {
             expected_request,
             answered: None,
             transport: Transport::default(),
+            mobility: None,
             partial_request: None,
             partial_response: None,
             quiet_since: Timestamp::ZERO,
@@ -151,6 +155,7 @@ impl Session {
             expected_request: 0,
             answered: None,
             transport: self.transport,
+            mobility: self.mobility.clone(),
             partial_request: None,
             partial_response: None,
             quiet_since: now,
@@ -429,7 +434,8 @@ impl Session {
     pub(super) fn follow(&mut self, datagram: &Datagram) -> bool {
         let (local, remote) = (datagram.local, datagram.remote);
         let moved = (self.path.local, self.path.remote) != (local, remote);
-        let may_follow = self.nat.theirs && !self.nat.ours;
+        // With MOBIKE the other end says so (RFC 4555 §3.8).
+        let may_follow = self.nat.theirs && !self.nat.ours && self.mobility.is_none();
         if moved && may_follow {
             self.path.local = local;
             self.path.remote = remote;
@@ -468,6 +474,11 @@ impl Session {
 }
 
 impl ReplyTo {
+    /// Our end and the peer's, as the request had them.
+    pub(super) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.local, self.remote)
+    }
+
     /// The exchange that is answered.
     pub(super) fn exchange(&self) -> ExchangeType {
         self.exchange
@@ -478,6 +489,18 @@ impl InFlight {
     /// When it wants to be retransmitted or given up.
     pub(super) fn due(&self) -> Timestamp {
         self.timer.due()
+    }
+
+    /// How often it was sent.
+    pub(super) fn tries(&self) -> u32 {
+        self.timer.sent()
+    }
+
+    /// Sends it again at once, along the path as it is now, and begins to wait anew.
+    pub(super) fn restart(&mut self, ctx: &mut Context<'_>, path: &Path) {
+        ctx.counters.retransmissions += 1;
+        self.timer.restart(ctx.now);
+        transmit(ctx, path.local, path.remote, &self.sealed);
     }
 
     /// Retransmits if that is due, along the path as it is now. False: no answer will come.

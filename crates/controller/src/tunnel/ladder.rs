@@ -225,6 +225,7 @@ impl Tunnel {
         source: &Result<IpAddr, String>,
         cx: &mut Context<'_>,
     ) {
+        self.source_for_paths(destination, source, cx);
         if !matches!(self.effort, Effort::FindingSource { .. })
             || self.config.remote.address != Some(destination)
         {

@@ -354,6 +354,7 @@ impl Tunnel {
     pub(crate) fn addresses_changed(&mut self, cx: &mut Context<'_>) {
         self.announce(cx);
         self.sync_routes(cx);
+        self.look_for_paths(cx);
         let blocked: Vec<EpochNumber> = self
             .epochs
             .iter()

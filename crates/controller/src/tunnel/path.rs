@@ -4,7 +4,8 @@
 //! A new path is an unproven path. A client holds its traffic, moves the SAs, pings, and opens again;
 //! a server follows what was authenticated, and its SAs move beneath an open gate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::epoch::{Epoch, Proving, Relocation, Stage};
 use super::gate::{Gate, Position};
@@ -15,7 +16,110 @@ use crate::ike::{IkeSaId, Path};
 use crate::io::{Output, SaId, XfrmError, XfrmOp, XfrmReply};
 use crate::outbox::Owner;
 
+/// How long an epoch whose local address is gone waits for MOBIKE before it is pinged, in vain, and
+/// the recovery ladder is climbed.
+const STRANDED_PATIENCE: Duration = Duration::from_secs(4);
+
 impl Tunnel {
+    /// The host's addresses or routes changed: IKE SAs whose addresses this end may choose go where
+    /// the route to the peer leaves from (RFC 4555 §3.5). What is sent from an address that is gone
+    /// is lost: a client holds until then. An IKE SA that can't move is made anew.
+    pub(super) fn look_for_paths(&mut self, cx: &mut Context<'_>) {
+        let sessions: Vec<IkeSaId> = self.sessions.iter().map(|known| known.id).collect();
+        for session in sessions {
+            let Some(path) = cx.ike.path(session) else {
+                continue;
+            };
+            let is_gone = is_listed(path.local.ip()) && !cx.host.owns(path.local.ip());
+            if cx.ike.may_move(session) {
+                if is_gone {
+                    self.strand(session, cx);
+                }
+                match self.config.local.address {
+                    Some(fixed) if cx.host.owns(fixed) => self.use_source(session, fixed, cx),
+                    Some(_) => {}
+                    None => cx.out.push(Output::FindSource(path.remote.ip())),
+                }
+            } else if is_gone && self.is_client() {
+                self.forget_session(session, "its address is gone from this host", cx);
+                self.settle(cx);
+                self.replace_lost("our address changed", cx);
+            }
+        }
+    }
+
+    /// The shell's answer to where the route to a peer leaves from.
+    pub(super) fn source_for_paths(
+        &mut self,
+        destination: IpAddr,
+        source: &Result<IpAddr, String>,
+        cx: &mut Context<'_>,
+    ) {
+        // Without a route there will be another change.
+        let Ok(source) = source else {
+            return;
+        };
+        // A route into the tunnel itself says nothing.
+        let mut inner = self.config.local_traffic.iter();
+        if inner.any(|network| network.contains(source)) {
+            return;
+        }
+        let concerned: Vec<IkeSaId> = self
+            .sessions
+            .iter()
+            .map(|known| known.id)
+            .filter(|id| cx.ike.may_move(*id))
+            .filter(|id| {
+                let path = cx.ike.path(*id);
+                path.is_some_and(|path| path.remote.ip() == destination)
+            })
+            .collect();
+        for session in concerned {
+            self.use_source(session, *source, cx);
+        }
+    }
+
+    fn use_source(&mut self, session: IkeSaId, source: IpAddr, cx: &mut Context<'_>) {
+        let path = cx.ike.path(session);
+        if path.is_some_and(|path| path.local.ip() != source) {
+            cx.ike.move_to(session, source, cx.now);
+            return;
+        }
+        self.ask_stranded(session, source, cx);
+    }
+
+    /// What was stranded is asked at once when its address is in use again, or still is.
+    fn ask_stranded(&mut self, session: IkeSaId, source: IpAddr, cx: &Context<'_>) {
+        for epoch in &mut self.epochs {
+            if let Stage::Proving(proving) = &mut epoch.stage
+                && epoch.session == session
+                && epoch.path.local.ip() == source
+                && epoch.relocation.is_none()
+                && proving.pings.sent() == 0
+            {
+                proving.pings.restart(cx.now);
+            }
+        }
+    }
+
+    /// A client's epochs of an IKE SA are in doubt at once.
+    fn strand(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
+        if !self.is_client() {
+            return;
+        }
+        for epoch in &mut self.epochs {
+            if epoch.session == session && matches!(epoch.stage, Stage::Usable(_)) {
+                epoch.stage = Stage::Proving(Proving {
+                    pings: PingSeries::starting(cx.now + STRANDED_PATIENCE),
+                    out_proven: false,
+                    chases: 0,
+                    failed: false,
+                });
+            }
+        }
+        self.settle(cx);
+    }
+
     /// An IKE SA goes another way now, and its Child SAs with it.
     pub(super) fn path_changed(&mut self, session: IkeSaId, path: Path, cx: &mut Context<'_>) {
         let concerned: Vec<EpochNumber> = self
@@ -27,6 +131,7 @@ impl Tunnel {
         for number in concerned {
             self.relocate(number, path);
         }
+        self.ask_stranded(session, path.local.ip(), cx);
         self.settle(cx);
         self.sync_routes(cx);
     }
@@ -272,6 +377,14 @@ impl Tunnel {
         if !was_busy {
             send_keepalive(path, cx);
         }
+    }
+}
+
+/// Whether an address would be among those that the shell tells of: not loopback, not link-local.
+fn is_listed(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(it) => !it.is_loopback() && !it.is_link_local(),
+        IpAddr::V6(it) => !it.is_loopback() && !it.is_unicast_link_local(),
     }
 }
 

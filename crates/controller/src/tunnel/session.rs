@@ -171,7 +171,7 @@ impl Tunnel {
     }
 
     /// Drops an IKE SA without a word to the peer.
-    fn forget_session(&mut self, id: IkeSaId, why: &str, cx: &mut Context<'_>) {
+    pub(super) fn forget_session(&mut self, id: IkeSaId, why: &str, cx: &mut Context<'_>) {
         cx.ike.forget(id, self.id);
         self.session_over(id, cx.now + self.config.epoch.drain, cx);
         let reason = why.to_owned();

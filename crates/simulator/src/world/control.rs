@@ -85,6 +85,7 @@ impl World {
             .chain(inner.filter(|address| *address != node.outer))
             .collect();
         node.outer = outer;
+        node.outers.insert(outer);
         node.kernel.set_addresses(addresses.clone());
         self.feed(id, Input::Addresses(addresses));
     }

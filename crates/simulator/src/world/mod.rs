@@ -103,6 +103,7 @@ impl World {
         let crypto = Seeded::new(Arc::clone(&self.provider), self.random.fork());
         self.nodes.push(Node {
             outer,
+            outers: [outer].into(),
             kernel,
             crypto: Arc::new(crypto),
             controller: None,

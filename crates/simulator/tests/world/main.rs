@@ -11,6 +11,7 @@ mod ike_rekey;
 mod lifecycle;
 mod loss;
 mod mixed_families;
+mod mobility;
 mod refusals;
 mod rekey;
 mod search;

@@ -20,6 +20,7 @@ mod ike_rekey;
 mod informational;
 mod intermediate;
 mod key_derivation;
+mod mobike;
 mod nat;
 mod sharing;
 mod virtual_addresses;

@@ -58,7 +58,11 @@ fn an_end_without_nat_traversal_keeps_the_other_from_it() {
 
 #[test]
 fn the_server_follows_a_client_whose_nat_forgot_it() {
-    let mut pair = behind_nat(NatTraversal::Auto);
+    let immobile = |config: &mut TunnelConfig| config.path.mobike = false;
+    let mut pair = Pair::with(immobile, immobile);
+    pair.nat = true;
+    pair.connect();
+    pair.settle();
     pair.nat_epoch = 7;
     let (sa, now) = (pair.client.sa(), pair.now);
     pair.client.endpoint.check_liveness(sa, now);
@@ -75,6 +79,29 @@ fn the_server_follows_a_client_whose_nat_forgot_it() {
             .events
             .iter()
             .any(|event| matches!(event, IkeEvent::PathChanged(_))),
+        "who is behind the NAT follows nobody"
+    );
+}
+
+#[test]
+fn with_mobike_esp_is_followed_and_ike_is_not() {
+    let mut pair = behind_nat(NatTraversal::Auto);
+    pair.nat_epoch = 7;
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.check_liveness(sa, now);
+    pair.settle();
+    let moved = |event: &IkeEvent| matches!(event, IkeEvent::PathChanged(_));
+    assert!(!pair.server.events.iter().any(moved), "RFC 4555 §3.8");
+    let (sa, now, source) = (pair.server.sa(), pair.now, address(NAT, 24_507));
+    pair.server.endpoint.mapping_changed(sa, source, now);
+    pair.drain(End::Server);
+    assert!(pair.server.events.iter().any(moved));
+    assert_eq!(pair.server.endpoint.path(sa).unwrap().remote, source);
+    let (sa, now) = (pair.client.sa(), pair.now);
+    pair.client.endpoint.mapping_changed(sa, source, now);
+    pair.drain(End::Client);
+    assert!(
+        !pair.client.events.iter().any(moved),
         "who is behind the NAT follows nobody"
     );
 }
