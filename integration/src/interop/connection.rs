@@ -30,7 +30,30 @@ pub enum Algorithms {
     Agreed,
     /// Nothing: it proposes and takes what it does by default.
     Default,
+    /// These alone.
+    Only(&'static Suite),
 }
+
+/// Algorithms for IKE and ESP, in the words of both peers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// `proposals` of swanctl.conf(5).
+    pub strongswan_ike: &'static str,
+    /// `esp_proposals` of swanctl.conf(5).
+    pub strongswan_esp: &'static str,
+    /// `ike` of ipsec.conf(5).
+    pub libreswan_ike: &'static str,
+    /// `esp` of ipsec.conf(5).
+    pub libreswan_esp: &'static str,
+}
+
+/// AES-256-GCM, HMAC-SHA-256 and X25519, as epochgate prefers.
+const AGREED: Suite = Suite {
+    strongswan_ike: "aes256gcm16-prfsha256-x25519",
+    strongswan_esp: "aes256gcm16-x25519",
+    libreswan_ike: "aes_gcm256-sha2_256-dh31",
+    libreswan_esp: "aes_gcm256",
+};
 
 /// How both ends prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +191,14 @@ impl Connection {
         }
     }
 
+    fn suite(&self) -> Option<&'static Suite> {
+        match self.algorithms {
+            Algorithms::Agreed => Some(&AGREED),
+            Algorithms::Default => None,
+            Algorithms::Only(suite) => Some(suite),
+        }
+    }
+
     /// Makes the certificates that both ends need, in a new folder.
     pub(super) fn make_certificates(&mut self, folder: &Path) {
         if let Proof::Certificates(kind) = self.proof {
@@ -297,13 +328,12 @@ impl Connection {
             Role::Client => (own.address, self.seen_address()),
             Role::Server => ("%any", other.address),
         };
-        let (ike, esp) = match self.algorithms {
-            Algorithms::Agreed => (
-                "proposals = aes256gcm16-prfsha256-x25519",
-                "esp_proposals = aes256gcm16-x25519",
-            ),
-            Algorithms::Default => ("", ""),
-        };
+        let (ike, esp) = self.suite().map_or_else(Default::default, |suite| {
+            (
+                format!("proposals = {}", suite.strongswan_ike),
+                format!("esp_proposals = {}", suite.strongswan_esp),
+            )
+        });
         let dpd = if self.liveness { "dpd_delay = 1s" } else { "" };
         let (mine, theirs) = match self.proof {
             Proof::Psk => ("auth = psk", "auth = psk"),
@@ -398,10 +428,14 @@ secrets {{
             Role::Client => self.seen_address(),
             Role::Server => other.address,
         };
-        let algorithms = match self.algorithms {
-            Algorithms::Agreed => "ike=aes_gcm256-sha2_256-dh31\n    esp=aes_gcm256",
-            Algorithms::Default => "",
-        };
+        let algorithms = self.suite().map_or_else(String::new, |suite| {
+            let Suite {
+                libreswan_ike,
+                libreswan_esp,
+                ..
+            } = suite;
+            format!("ike={libreswan_ike}\n    esp={libreswan_esp}")
+        });
         let liveness = if self.liveness {
             "dpddelay=1\n    dpdtimeout=5\n    retransmit-timeout=5s"
         } else {

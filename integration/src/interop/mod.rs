@@ -16,7 +16,7 @@ mod peer;
 mod rows;
 
 pub use bench::Bench;
-pub use connection::{Algorithms, Connection, Proof, Version};
+pub use connection::{Algorithms, Connection, Proof, Suite, Version};
 pub use peer::Peer;
 pub use rows::ROWS;
 

@@ -81,6 +81,15 @@ impl Peer {
         }
     }
 
+    /// Makes it wait until it is told to begin again: libreswan begins by itself when its peer
+    /// deletes what it was told to have.
+    pub fn rest(&self) {
+        match self {
+            Self::StrongSwan(_) => {}
+            Self::Libreswan(it) => it.terminate(),
+        }
+    }
+
     /// How many Child SAs it holds to be installed.
     pub fn installed(&self) -> usize {
         match self {

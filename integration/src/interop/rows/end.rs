@@ -12,6 +12,7 @@ pub(super) fn delete_by_us(cell: Cell) -> Outcome {
         Role::Client => bench.establish(),
         // A server that is down listens again when it is told so.
         Role::Server => {
+            bench.peer().rest();
             bench.kill_ours();
             bench.start_ours();
             bench.establish();

@@ -1,7 +1,9 @@
 //! The rows of the table.
 
+mod algorithms;
 mod end;
 mod first;
+mod path;
 mod rekey;
 
 use super::{Algorithms, Proof, Row, Version};
@@ -9,8 +11,10 @@ use crate::audit;
 use crate::capture::Packet;
 use crate::esp::Trace;
 use crate::pki::KeyKind;
+use algorithms::{aes_cbc, chacha20, ml_kem, modp3072, p384, p521};
 use end::{delete_by_peer, delete_by_us, peer_dies, we_die};
 use first::{assigned, cookie, crossing, ed25519, establish, fragmentation, second_child};
+use path::mobike;
 use rekey::{child_rekey, ike_rekey, reauthenticate};
 use std::collections::BTreeSet;
 
@@ -30,6 +34,36 @@ pub const ROWS: &[Row] = &[
         name: "defaults",
         title: "with what the peer proposes and takes by default",
         play: |cell| establish(cell, |it| it.algorithms = Algorithms::Default),
+    },
+    Row {
+        name: "aes-cbc",
+        title: "AES-CBC with HMAC-SHA-256, group 14",
+        play: aes_cbc,
+    },
+    Row {
+        name: "chacha20",
+        title: "ChaCha20-Poly1305, group 19",
+        play: chacha20,
+    },
+    Row {
+        name: "p384",
+        title: "AES-128-GCM, group 20",
+        play: p384,
+    },
+    Row {
+        name: "p521",
+        title: "AES-CBC with HMAC-SHA-512, group 21",
+        play: p521,
+    },
+    Row {
+        name: "modp3072",
+        title: "AES-128-CBC with HMAC-SHA-256, group 15",
+        play: modp3072,
+    },
+    Row {
+        name: "ml-kem",
+        title: "ML-KEM-768 beside another group (RFC 9370)",
+        play: ml_kem,
     },
     Row {
         name: "rsa",
@@ -120,6 +154,11 @@ pub const ROWS: &[Row] = &[
         name: "reauthentication",
         title: "we authenticate anew, make before break, under traffic",
         play: reauthenticate,
+    },
+    Row {
+        name: "mobike",
+        title: "the client gets another address under traffic (MOBIKE)",
+        play: mobike,
     },
     Row {
         name: "delete-ours",
