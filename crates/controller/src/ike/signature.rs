@@ -9,6 +9,10 @@ use crate::pki::{Hash, KeyKind, RsaPadding, SignatureScheme};
 const IDENTITY_HASH: u16 = 5;
 /// Every hash that we sign and verify with, by preference.
 const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+/// Those that a peer may choose from (RFC 7427 §4), whatever its key is: ECDSA with SHA2-512 on the
+/// curves that we have is verified by no provider, and libreswan as initiator takes the strongest
+/// hash that it is offered.
+const ANNOUNCED: [Hash; 2] = [Hash::Sha256, Hash::Sha384];
 
 const SEQUENCE: u8 = 0x30;
 const NULL: [u8; 2] = [0x05, 0x00];
@@ -23,9 +27,9 @@ pub(super) struct Hashes {
 }
 
 impl Hashes {
-    /// All that we know.
+    /// All that we verify with keys of every kind.
     pub(super) fn ours() -> Vec<u8> {
-        let known = HASHES.map(number).into_iter().chain([IDENTITY_HASH]);
+        let known = ANNOUNCED.map(number).into_iter().chain([IDENTITY_HASH]);
         known.flat_map(u16::to_be_bytes).collect()
     }
 
@@ -286,6 +290,13 @@ mod tests {
              0302 0101",
         );
         assert_eq!(recognise(&pss), Some(SignatureScheme::RsaPss(Hash::Sha256)));
+    }
+
+    #[test]
+    fn a_peer_is_offered_only_hashes_that_its_key_of_whatever_kind_can_be_verified_with() {
+        let offered = Hashes::read(&Hashes::ours());
+        assert!(offered.sha256 && offered.sha384 && offered.identity);
+        assert!(!offered.sha512);
     }
 
     #[test]
