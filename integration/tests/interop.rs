@@ -21,6 +21,12 @@ fn libreswan_as_client_gets_in_with_what_it_proposes_by_default() {
     plays(Program::Libreswan4, Role::Server, "defaults");
 }
 
+/// As initiator it signs with the strongest hash that we announce, whatever its key is.
+#[test]
+fn libreswan_as_client_proves_itself_by_an_ecdsa_certificate() {
+    plays(Program::Libreswan4, Role::Server, "ecdsa");
+}
+
 #[test]
 fn libreswan_rekeys_the_child_sa_under_traffic() {
     plays(Program::Libreswan4, Role::Client, "child-rekey-peers");

@@ -89,6 +89,8 @@ pub struct Connection {
     pub assigned: bool,
     /// The IPv6 networks of both ends have a tunnel of their own, over the same IKE SA.
     pub second_child: bool,
+    /// libreswan is told to agree to address changes; others do so by default.
+    pub mobike: bool,
     /// The responder demands a cookie of everybody.
     pub cookies: bool,
     /// The peer asks every second whether we live, and gives up after a few.
@@ -121,6 +123,7 @@ impl Connection {
             small_fragments: false,
             assigned: false,
             second_child: false,
+            mobike: false,
             cookies: false,
             liveness: false,
             more: String::new(),
@@ -441,6 +444,7 @@ secrets {{
         } else {
             ""
         };
+        let mobike = if self.mobike { "mobike=yes" } else { "" };
         let version_2 = if program == Program::Libreswan4 {
             "ikev2=insist"
         } else {
@@ -485,6 +489,7 @@ secrets {{
     rightid=@{other_id}
     {far_net}
     {algorithms}
+    {mobike}
     {liveness}
 ",
                 near = own.address,

@@ -16,7 +16,9 @@ pub(super) fn mobike(cell: Cell) -> Outcome {
             "libreswan follows an address change only by a script of its own",
         );
     }
-    let mut bench = Bench::established(cell, Connection::new(cell.ours));
+    let mut connection = Connection::new(cell.ours);
+    connection.mobike = true;
+    let mut bench = Bench::established(cell, connection);
     bench.exchange();
     let traffic = bench.traffic();
     traffic.arrived(25);
