@@ -433,6 +433,9 @@ impl Conversation {
         self.command(At::Server, Command::Up(name()));
         self.command(At::Client, Command::Up(name()));
         self.talk(RECOVERY);
+        // What a peer agreed to is used until the next rekey, however narrow it is.
+        self.command(At::Client, Command::Rekey(name()));
+        self.talk(Duration::from_secs(60));
         assert!(!self.client.pinned.is_empty(), "the client stays shut");
         assert!(!self.server.pinned.is_empty(), "the server stays shut");
         for (ours, theirs) in [(&self.client, &self.server), (&self.server, &self.client)] {

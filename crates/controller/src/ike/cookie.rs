@@ -111,3 +111,61 @@ impl Generation {
         cookie
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring_provider::Ring;
+
+    const LIFETIME: Duration = Duration::from_secs(60);
+
+    fn claim<'a>(nonce: &'a [u8], address: &str, spi: u8) -> Claim<'a> {
+        Claim {
+            nonce,
+            address: address.parse().expect("an address"),
+            spi: IkeSpi([spi; 8]),
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_for_one_nonce_one_address_and_one_spi() {
+        let (crypto, now) = (Ring::new(), Timestamp::ZERO);
+        let mut cookies = Cookies::default();
+        let whose = claim(b"nonce", "192.0.2.1:500", 1);
+        let cookie = cookies
+            .make(&crypto, LIFETIME, &whose, now)
+            .expect("a cookie");
+        assert!((1..=64).contains(&cookie.len()));
+        let mut known = |from: &Claim<'_>, cookie: &[u8]| {
+            cookies
+                .recognise(&crypto, LIFETIME, from, cookie, now)
+                .expect("an answer")
+        };
+        assert!(known(&whose, &cookie));
+        // A NAT may choose another port for the second datagram.
+        assert!(known(&claim(b"nonce", "192.0.2.1:4500", 1), &cookie));
+        assert!(!known(&claim(b"other", "192.0.2.1:500", 1), &cookie));
+        assert!(!known(&claim(b"nonce", "192.0.2.2:500", 1), &cookie));
+        assert!(!known(&claim(b"nonce", "192.0.2.1:500", 2), &cookie));
+        assert!(!known(&whose, &cookie[1..]));
+        assert!(!known(&whose, &[]));
+    }
+
+    #[test]
+    fn a_cookie_outlives_one_change_of_the_secret_and_not_two() {
+        let crypto = Ring::new();
+        let mut cookies = Cookies::default();
+        let whose = claim(b"nonce", "192.0.2.1:500", 1);
+        let cookie = cookies
+            .make(&crypto, LIFETIME, &whose, Timestamp::ZERO)
+            .expect("a cookie");
+        let mut known = |seconds| {
+            let now = Timestamp::ZERO + Duration::from_secs(seconds);
+            cookies
+                .recognise(&crypto, LIFETIME, &whose, &cookie, now)
+                .expect("an answer")
+        };
+        assert!(known(59) && known(61) && known(119));
+        assert!(!known(121));
+    }
+}

@@ -407,8 +407,13 @@ impl Endpoint {
         }
     }
 
+    /// An unknown critical payload is named (RFC 7296 §2.5); what is malformed is dropped, as
+    /// INVALID_SYNTAX may only be said under protection (§3.10.1).
     fn refuse_init(&mut self, initiator: IkeSpi, fault: Fault, datagram: &Datagram) {
         self.counters.malformed += 1;
+        if fault == Fault::Syntax {
+            return;
+        }
         if let Answer::Stateless(octets) = respond::stateless(initiator, vec![fault.notify()]) {
             self.transmit_back(datagram, octets);
         }

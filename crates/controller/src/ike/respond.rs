@@ -65,7 +65,8 @@ pub(super) fn respond(
     let (Some(offer), Some(theirs), Some(nonce)) =
         (&payloads.proposals, &payloads.key_exchange, &payloads.nonce)
     else {
-        return Ok(stateless(initiator, only(NotifyType::INVALID_SYNTAX)));
+        ctx.counters.malformed += 1;
+        return Ok(Answer::Nothing);
     };
     if load.admission == Admission::Full {
         ctx.counters.half_open_refused += 1;
@@ -186,7 +187,8 @@ fn half_open(
     let exchange = ctx.crypto.key_exchange(algorithms.group)?;
     let ours = exchange.public_value().to_vec();
     let Ok(shared) = exchange.agree(public_value) else {
-        return Ok(stateless(initiator, only(NotifyType::INVALID_SYNTAX)));
+        ctx.counters.malformed += 1;
+        return Ok(Answer::Nothing);
     };
     let spis = IkeSpis {
         initiator,
