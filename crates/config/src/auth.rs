@@ -1,17 +1,20 @@
 //! How the ends of a tunnel prove their identities: pre-shared key, certificates, and the files
 //! that these come from.
 
+mod eap;
+
 use std::io;
+use std::ops::RangeInclusive;
 
 use epochgate_controller::Secret;
 use epochgate_controller::config::{AuthConfig, Identity, LocalAuth, RemoteAuth};
 use epochgate_controller::pki::{
-    AuthorityFiles, Credential, Culprit, OwnCertificate, RsaPadding, TrustedAuthorities,
+    AuthorityFiles, Credential, Culprit, OwnCertificate, Ppk, RsaPadding, TrustedAuthorities,
 };
 
 use crate::diagnostic::{Sink, listed, quoted};
 use crate::files::{Files, SecretFile};
-use crate::keys::{AUTHORITY_FILES_MAX, PSK_LEN_MAX, PSK_LEN_MIN};
+use crate::keys::{AUTHORITY_FILES_MAX, PPK_ID_LEN_MAX, PPK_LEN_MIN, PSK_LEN_MAX, PSK_LEN_MIN};
 use crate::reader::{At, Section};
 use crate::values::read_word;
 
@@ -31,6 +34,7 @@ pub(crate) struct Ends<'s, 'd> {
     pub(crate) local: &'s Section<'d>,
     pub(crate) remote: &'s Section<'d>,
     pub(crate) local_id: Option<&'s At<Identity>>,
+    pub(crate) ppk: &'s Section<'d>,
 }
 
 /// What was read.
@@ -43,50 +47,128 @@ pub(crate) struct Auth {
 /// Reads how both ends authenticate themselves. `None`: something was reported.
 pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> Option<Auth> {
     let (local, remote) = (ends.local, ends.remote);
-    let has_certificate = ["cert", "key", "signature"]
-        .iter()
-        .any(|key| local.has(key));
-    let has_authorities = ["ca", "crl", "stale-crl"].iter().any(|key| remote.has(key));
-    let needs_psk = !has_certificate || !has_authorities;
-    let psk = if needs_psk && (local.has("psk-file") || !(has_certificate || has_authorities)) {
+    let has = |section: &Section<'_>, keys: &[&str]| keys.iter().any(|key| section.has(key));
+    let has_certificate = has(local, &["cert", "key", "signature"]);
+    let has_user = has(local, &["eap-user", "eap-password-file"]);
+    let has_authorities = has(remote, &["ca", "crl", "stale-crl"]);
+    let has_users = remote.has("eap-users-file");
+    let shows = has_certificate || has_user;
+    let checks = has_authorities || has_users;
+    let is_clear = refuse_two_ways(
+        local,
+        ["cert", "eap-user"],
+        has_certificate && has_user,
+        sink,
+    ) & refuse_two_ways(
+        remote,
+        ["ca", "eap-users-file"],
+        has_authorities && has_users,
+        sink,
+    );
+    let needs_psk = !shows || !checks;
+    let psk = if needs_psk && (local.has("psk-file") || !(shows || checks)) {
         read_psk(local, files, sink)
     } else {
         None
     };
     if !needs_psk && let Some(file) = local.text("psk-file", sink) {
-        let title = "a pre-shared key beside certificates on both ends";
+        let title = "a pre-shared key that neither end proves itself by";
         sink.error(file.span, title, "nobody would prove anything by it")
-            .help("remove psk-file, or the certificates");
+            .help("remove psk-file");
         return None;
     }
     let own = has_certificate.then(|| read_certificate(ends, files, sink));
+    let user = has_user.then(|| eap::read_user(local, files, sink));
     let authorities = has_authorities.then(|| read_authorities(remote, files, sink));
-    if has_certificate && !has_authorities && !local.has("psk-file") {
+    let users = has_users.then(|| eap::read_users(remote, files, sink));
+    // A password is worth nothing to an end that has not proven itself (RFC 7296 §2.16).
+    let wants_authorities = has_user || (has_certificate && !local.has("psk-file"));
+    if wants_authorities && !checks {
         let example = "ca = [\"/etc/epochgate/ca.pem\"], whose certificates the peer must show";
         remote.missing("ca", example, sink);
     }
-    if has_authorities && !has_certificate && !local.has("psk-file") {
+    if (has_users && !has_certificate) || (has_authorities && !shows && !local.has("psk-file")) {
         let example = "cert = \"/etc/epochgate/NAME.pem\" and key = \"/etc/epochgate/NAME.key\"";
         local.missing("cert", example, sink);
+        return None;
     }
-    let (local, subject) = match own {
-        Some(own) => {
+    if has_user && has_users {
+        let title = "both ends would prove themselves by EAP";
+        sink.error(local.span(), title, "a user here")
+            .also(remote.span(), "users here")
+            .help("EAP is for one end, which starts; the other has a certificate");
+        return None;
+    }
+    let (local, subject) = match (own, user) {
+        (Some(own), _) => {
             let (credential, subject) = own?;
             (LocalAuth::Certificate(credential), Some(subject))
         }
-        None => (LocalAuth::Psk(psk.clone()?), None),
+        (None, Some(user)) => (LocalAuth::Eap(user?), None),
+        (None, None) => (LocalAuth::Psk(psk.clone()?), None),
     };
-    let remote = match authorities {
-        Some(authorities) => RemoteAuth::Certificate(authorities?),
-        None => RemoteAuth::Psk(psk?),
+    let remote = match (authorities, users) {
+        (Some(authorities), _) => RemoteAuth::Certificate(authorities?),
+        (None, Some(users)) => RemoteAuth::Eap(users?),
+        (None, None) => RemoteAuth::Psk(psk?),
     };
-    Some(Auth {
-        config: AuthConfig {
-            local,
-            remote,
-            ppk: None,
-        },
-        subject,
+    let ppk = read_ppk(ends.ppk, files, sink);
+    let has_eap = has_user || has_users;
+    if has_eap && ends.ppk.is_present() {
+        let title = "a post-quantum pre-shared key beside EAP";
+        sink.error(ends.ppk.span(), title, "not supported together")
+            .help("use certificates or a pre-shared key with it");
+        return None;
+    }
+    let config = AuthConfig { local, remote, ppk };
+    is_clear.then_some(Auth { config, subject })
+}
+
+/// One end proves itself in one way; true: it does.
+fn refuse_two_ways(
+    section: &Section<'_>,
+    [one, other]: [&str; 2],
+    both: bool,
+    sink: &mut Sink,
+) -> bool {
+    if both {
+        let title = format!("{} and {} at one end", quoted(one), quoted(other));
+        sink.error(section.span(), title, "proves itself in two ways")
+            .help("remove one of them");
+    }
+    !both
+}
+
+/// `ppk`: a post-quantum pre-shared key. `None`: there is none, or something was reported.
+fn read_ppk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Ppk> {
+    if !section.is_present() {
+        return None;
+    }
+    for (key, example) in [
+        ("id", "id = \"branch-2026\", its name at both ends"),
+        (
+            "file",
+            "file = \"/etc/epochgate/NAME.ppk\", a file that holds the key",
+        ),
+    ] {
+        if !section.has(key) {
+            section.missing(key, example, sink);
+        }
+    }
+    let required = section.flag("required", sink);
+    let id = section.text("id", sink)?;
+    if id.value.is_empty() || id.value.len() > PPK_ID_LEN_MAX {
+        let label = format!("1 to {PPK_ID_LEN_MAX} octets are wanted");
+        sink.error(id.span, "no name for a post-quantum pre-shared key", label);
+        return None;
+    }
+    let path = section.text("file", sink)?;
+    let lengths = PPK_LEN_MIN..=PSK_LEN_MAX;
+    let key = read_secret(&path, "post-quantum pre-shared key", lengths, files, sink)?;
+    Some(Ppk {
+        id: id.value.as_bytes().to_vec(),
+        key,
+        required: required.is_none_or(|required| required.value),
     })
 }
 
@@ -236,7 +318,12 @@ fn read_files<'d>(
 }
 
 /// What is in a file that is no secret to be made up, or a mistake.
-fn read_file<T>(path: &At<&str>, what: &str, read: io::Result<T>, sink: &mut Sink) -> Option<T> {
+pub(super) fn read_file<T>(
+    path: &At<&str>,
+    what: &str,
+    read: io::Result<T>,
+    sink: &mut Sink,
+) -> Option<T> {
     match read {
         Ok(contents) => Some(contents),
         Err(error) => {
@@ -251,7 +338,7 @@ fn read_file<T>(path: &At<&str>, what: &str, read: io::Result<T>, sink: &mut Sin
 }
 
 /// Whether nobody else can read a file; reported if not.
-fn is_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &mut Sink) -> bool {
+pub(super) fn is_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &mut Sink) -> bool {
     let is_private = file.mode & FORBIDDEN_MODE == 0;
     if !is_private {
         let title = format!(
@@ -272,11 +359,17 @@ fn read_psk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option
         }
         return None;
     };
-    read_secret(&path, "secret", files, sink)
+    read_secret(&path, "secret", PSK_LEN_MIN..=PSK_LEN_MAX, files, sink)
 }
 
 /// A secret of its own: everything in the file but one line end at its end.
-fn read_secret(path: &At<&str>, what: &str, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
+fn read_secret(
+    path: &At<&str>,
+    what: &str,
+    lengths: RangeInclusive<usize>,
+    files: &dyn Files,
+    sink: &mut Sink,
+) -> Option<Secret> {
     let shown = quoted(path.value);
     let file = match files.secret(path.value) {
         Ok(file) => file,
@@ -304,14 +397,14 @@ fn read_secret(path: &At<&str>, what: &str, files: &dyn Files, sink: &mut Sink) 
     let octets = file.octets.as_slice();
     let secret = octets.strip_suffix(b"\n").unwrap_or(octets);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-    if !(PSK_LEN_MIN..=PSK_LEN_MAX).contains(&secret.len()) {
-        let size = if secret.len() < PSK_LEN_MIN {
+    if !lengths.contains(&secret.len()) {
+        let size = if secret.len() < *lengths.start() {
             "short"
         } else {
             "long"
         };
         let title = format!("the {what} in {shown} is too {size}");
-        let label = format!("{PSK_LEN_MIN} to {PSK_LEN_MAX} octets are wanted");
+        let label = format!("{} to {} octets are wanted", lengths.start(), lengths.end());
         sink.error(path.span.clone(), title, label)
             .help("a good one: openssl rand -base64 32");
         return None;

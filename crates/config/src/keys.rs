@@ -39,12 +39,19 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.local.cert",
     "tunnel.NAME.local.key",
     "tunnel.NAME.local.signature",
+    "tunnel.NAME.local.eap-user",
+    "tunnel.NAME.local.eap-password-file",
     "tunnel.NAME.remote",
     "tunnel.NAME.remote.address",
     "tunnel.NAME.remote.id",
     "tunnel.NAME.remote.ca",
     "tunnel.NAME.remote.crl",
     "tunnel.NAME.remote.stale-crl",
+    "tunnel.NAME.remote.eap-users-file",
+    "tunnel.NAME.ppk",
+    "tunnel.NAME.ppk.id",
+    "tunnel.NAME.ppk.file",
+    "tunnel.NAME.ppk.required",
     "tunnel.NAME.traffic",
     "tunnel.NAME.traffic.local",
     "tunnel.NAME.traffic.remote",
@@ -276,6 +283,16 @@ pub const DEFAULT_VIRTUAL_INTERFACE: &str = "lo";
 pub const PSK_LEN_MIN: usize = 16;
 /// Octets of a pre-shared key at most.
 pub const PSK_LEN_MAX: usize = 1024;
+/// Octets of a post-quantum pre-shared key at least: 256 bits (RFC 8784 §6).
+pub const PPK_LEN_MIN: usize = 32;
+/// Octets of the name of a post-quantum pre-shared key at most.
+pub const PPK_ID_LEN_MAX: usize = 128;
+/// Octets of an EAP password at most (RFC 2759 §8.3: 256 characters).
+pub const PASSWORD_LEN_MAX: usize = 256;
+/// Octets of an EAP user's name at most.
+pub const USER_LEN_MAX: usize = 128;
+/// Users of EAP in one file at most.
+pub const USERS_MAX: usize = 4096;
 /// Octets of a distinguished name's text at most.
 pub const DISTINGUISHED_NAME_LEN_MAX: usize = 1024;
 /// Files of authorities, and of revocation lists, of one tunnel at most.

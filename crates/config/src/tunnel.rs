@@ -72,6 +72,7 @@ pub(crate) fn read(
         local: &local_section,
         remote: &remote_section,
         local_id: local.id.as_ref(),
+        ppk: &section.section("ppk", sink),
     };
     let auth = auth::read(&ends, files, sink);
     check_outer_families(&local, &remote, sink);

@@ -387,3 +387,47 @@ fn two_interfaces_may_carry_the_same_networks() -> Outcome {
     assert_eq!(shown, [("ipsec0".into(), 1400), ("ipsec1".into(), 1400)]);
     Ok(())
 }
+
+#[test]
+fn users_of_eap_and_post_quantum_keys_are_read() -> Outcome {
+    let server = r#"
+[tunnel.laptop]
+role    = "server"
+local   = { address = "203.0.113.1", id = "gate.example", cert = "/gate.pem", key = "/gate.key" }
+remote  = { id = "laptop.example", eap-users-file = "/users" }
+policy  = "site-to-site"
+traffic = { local = ["10.1.0.0/16"], remote = ["10.2.0.0/16"] }
+"#;
+    let tunnel = only_tunnel(server)?;
+    let RemoteAuth::Eap(users) = &tunnel.auth.remote else {
+        return Err("no users".into());
+    };
+    let password = users.password("alice").ok_or("no alice")?;
+    assert_eq!(password.expose(), SECRET.as_bytes());
+    let password = users.password("bob").ok_or("no bob")?;
+    assert_eq!(password.expose(), format!("{SECRET}:x").as_bytes());
+    assert!(users.password("# staff").is_none());
+
+    let client = SMALLEST
+        .replace(
+            "psk-file = \"/good.psk\"",
+            "eap-user = \"alice\", eap-password-file = \"/good.password\"",
+        )
+        .replace("\"203.0.113.1\"", "\"203.0.113.1\", ca = [\"/ca.pem\"]");
+    let tunnel = only_tunnel(&client)?;
+    let LocalAuth::Eap(user) = &tunnel.auth.local else {
+        return Err("no user".into());
+    };
+    assert_eq!(user.name, "alice");
+    assert_eq!(user.password.expose(), SECRET.as_bytes());
+    assert!(!format!("{tunnel:?}").contains(SECRET));
+
+    let quantum = format!("{SMALLEST}\n[tunnel.branch.ppk]\nid = \"2026\"\nfile = \"/good.ppk\"\n");
+    let ppk = only_tunnel(&quantum)?.auth.ppk.clone().ok_or("no key")?;
+    assert_eq!(ppk.id, b"2026");
+    assert!(ppk.required);
+    let optional = format!("{quantum}required = false\n");
+    let ppk = only_tunnel(&optional)?.auth.ppk.clone().ok_or("no key")?;
+    assert!(!ppk.required);
+    Ok(())
+}

@@ -3,6 +3,7 @@
 mod half_open;
 mod path;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -120,6 +121,8 @@ pub enum LocalAuth {
     Psk(Secret),
     /// By a signature, with a certificate for its key.
     Certificate(Credential),
+    /// By EAP-MSCHAPv2, after the peer proved itself by a certificate (RFC 7296 §2.16).
+    Eap(EapUser),
 }
 
 /// How the peer must prove its identity.
@@ -129,6 +132,48 @@ pub enum RemoteAuth {
     Psk(Secret),
     /// By a signature, with a certificate that one of these authorities issued for its identity.
     Certificate(TrustedAuthorities),
+    /// By EAP-MSCHAPv2, as one of these users (RFC 7296 §2.16).
+    Eap(EapUsers),
+}
+
+/// A user of EAP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EapUser {
+    /// The name, without a domain.
+    pub name: String,
+    /// The password, in UTF-8.
+    pub password: Secret,
+}
+
+impl fmt::Debug for EapUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EapUser({:?})", self.name)
+    }
+}
+
+/// Who may authenticate by EAP.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EapUsers(Arc<BTreeMap<String, Secret>>);
+
+impl EapUsers {
+    /// These users; of two with one name, the last.
+    #[must_use]
+    pub fn new(users: impl IntoIterator<Item = EapUser>) -> Self {
+        let users = users.into_iter().map(|user| (user.name, user.password));
+        Self(Arc::new(users.collect()))
+    }
+
+    /// The password of a user.
+    #[must_use]
+    pub fn password(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+}
+
+impl fmt::Debug for EapUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EapUsers({})", self.0.len())
+    }
 }
 
 /// When a tunnel starts.

@@ -349,4 +349,10 @@ pub trait Crypto: Send + Sync {
 
     /// SHA-1 of the concatenation, for NAT detection alone (RFC 7296 §2.23).
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20];
+
+    /// MD4 (RFC 1320), for MSCHAPv2 alone (RFC 2759 §8.3).
+    fn md4(&self, data: &[u8]) -> [u8; 16];
+
+    /// DES of one block, for MSCHAPv2 alone (RFC 2759 §8.6).
+    fn des(&self, key: &[u8; 8], block: &[u8; 8]) -> [u8; 8];
 }

@@ -9,6 +9,7 @@ pub mod config;
 mod controller;
 pub mod crypto;
 pub mod distinguished_name;
+mod eap;
 pub mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -19,6 +20,11 @@ pub mod io;
 mod leases;
 mod outbox;
 pub mod pki;
+/// The daemon's reader of certificates, compiled in for the same reason.
+#[cfg(test)]
+#[path = "../../pki/src/lib.rs"]
+#[allow(unreachable_pub, reason = "public in its own crate")]
+mod pki_provider;
 /// The daemon's provider, compiled into this crate's own tests: as a dependency it would implement
 /// the traits of another copy of this crate.
 #[cfg(test)]

@@ -16,10 +16,12 @@ mod p521;
 #[cfg(test)]
 mod tests;
 
+use des::cipher::{BlockCipherEncrypt as _, KeyInit as _};
 use epochgate_controller::Secret;
 use epochgate_controller::crypto::{
     Cipher, Crypto, CryptoError, Decapsulation, Group, Kem, KeyExchange, Prf,
 };
+use md4::Digest as _;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
@@ -106,6 +108,16 @@ impl Crypto for Ring {
 
     fn equal(&self, left: &[u8], right: &[u8]) -> bool {
         left.ct_eq(right).into()
+    }
+
+    fn md4(&self, data: &[u8]) -> [u8; 16] {
+        md4::Md4::digest(data).into()
+    }
+
+    fn des(&self, key: &[u8; 8], block: &[u8; 8]) -> [u8; 8] {
+        let mut block = (*block).into();
+        des::Des::new(key.into()).encrypt_block(&mut block);
+        block.into()
     }
 
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {

@@ -14,8 +14,8 @@ use webpki::{
     UnknownStatusPolicy, ring as algorithms,
 };
 
-use crate::certificate::{self, Described, PublicKeyKind};
-use crate::{der, pem};
+use super::certificate::{self, Described, PublicKeyKind};
+use super::{der, pem};
 
 /// Authorities of one tunnel at most.
 const ANCHORS_MAX: usize = 64;
@@ -311,7 +311,8 @@ fn distrust(error: Error) -> Distrust {
         Error::CertRevoked => Distrust::Revoked,
         Error::CrlExpired { .. } => Distrust::StaleRevocationList,
         Error::UnknownRevocationStatus => Distrust::RevocationUnknown,
-        Error::UnknownIssuer => Distrust::UnknownAuthority,
+        // The second: an authority of that name, but with another key.
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Distrust::UnknownAuthority,
         Error::NameConstraintViolation => Distrust::NameConstraints,
         Error::RequiredEkuNotFound | Error::RequiredEkuNotFoundContext(_) => Distrust::WrongUsage,
         Error::BadDer

@@ -12,9 +12,9 @@ use ring::signature::{
     RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 
-use crate::certificate::{PublicKey, PublicKeyKind};
-use crate::der::{self, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element};
-use crate::pem;
+use super::certificate::{PublicKey, PublicKeyKind};
+use super::der::{self, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element};
+use super::pem;
 
 /// A private key, ready to sign.
 pub(crate) struct Key {

@@ -11,7 +11,7 @@ mod der;
 mod key;
 mod pem;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use epochgate_controller::pki::{
     AuthorityFiles, Credential, Culprit, OwnCertificate, PATH_LEN_MAX, Pki, RsaPadding,
@@ -19,7 +19,7 @@ use epochgate_controller::pki::{
 };
 use std::sync::Arc;
 
-use crate::certificate::Described;
+use self::certificate::Described;
 
 /// The provider.
 #[derive(Clone, Copy, Debug, Default)]

@@ -21,7 +21,7 @@ pub(crate) fn certificates(file: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 
 /// Every revocation list in a file, in order; a file that is not PEM is one list in DER.
 pub(crate) fn revocation_lists(file: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-    if !file.starts_with(BEGIN.as_bytes()) && file.first() == Some(&crate::der::SEQUENCE) {
+    if !file.starts_with(BEGIN.as_bytes()) && file.first() == Some(&super::der::SEQUENCE) {
         return Ok(vec![file.to_vec()]);
     }
     let blocks = blocks(file)?;

@@ -81,6 +81,14 @@ impl Crypto for Seeded {
         self.provider.equal(left, right)
     }
 
+    fn md4(&self, data: &[u8]) -> [u8; 16] {
+        self.provider.md4(data)
+    }
+
+    fn des(&self, key: &[u8; 8], block: &[u8; 8]) -> [u8; 8] {
+        self.provider.des(key, block)
+    }
+
     fn sha1(&self, data: &[&[u8]]) -> [u8; 20] {
         self.provider.sha1(data)
     }

@@ -41,6 +41,8 @@ impl Files for Memory {
     fn secret(&self, path: &str) -> io::Result<SecretFile> {
         let (octets, mode) = match path {
             "/good.psk" | "/etc/epochgate/branch.psk" => (format!("{SECRET}\n"), 0o600),
+            "/good.ppk" | "/etc/epochgate/partner.ppk" => (format!("{SECRET}{SECRET}\n"), 0o600),
+            "/good.password" | "/etc/epochgate/alice.password" => (format!("{SECRET}\n"), 0o600),
             "/crlf.psk" => (format!("{SECRET}\r\n"), 0o640),
             "/two-line-ends.psk" => (format!("{SECRET}\n\n"), 0o400),
             "/open.psk" => (format!("{SECRET}\n"), 0o644),
@@ -58,6 +60,13 @@ impl Files for Memory {
     fn private_key(&self, path: &str) -> io::Result<SecretFile> {
         let (text, mode) = match path {
             "/gate.key" | "/etc/epochgate/gate.key" => (PKI.gate_key.clone(), 0o600),
+            "/users" | "/etc/epochgate/users" => (
+                format!("# staff\n\nalice:{SECRET}\nbob:{SECRET}:x\n"),
+                0o600,
+            ),
+            "/open.users" => (format!("alice:{SECRET}\n"), 0o644),
+            "/bad.users" => (format!("alice:{SECRET}\n{SECRET}\n"), 0o600),
+            "/no.users" => ("# nobody\n".to_owned(), 0o600),
             "/open.key" => (PKI.gate_key.clone(), 0o644),
             "/other.key" => (PKI.other_key.clone(), 0o600),
             _ => return Err(io::Error::from_raw_os_error(ENOENT)),

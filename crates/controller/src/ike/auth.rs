@@ -8,10 +8,11 @@ use epochgate_ike_wire::{Delete, ExchangeType, Message, NotifyType, Payload};
 use ipnet::IpNet;
 
 use crate::Timestamp;
-use crate::config::TunnelConfig;
+use crate::config::{LocalAuth, TunnelConfig};
 use crate::io::Datagram;
 
 use super::announce;
+use super::auth_eap;
 use super::child::{self, Circumstances, Offer};
 use super::configuration;
 use super::context::{Context, Name};
@@ -22,13 +23,12 @@ use super::init::Handshake;
 use super::keys::Part;
 use super::mobike;
 use super::payloads::{Fault, Payloads, notify};
+use super::ppk;
 use super::proof;
 use super::proposal::ChildKeyExchange;
 use super::sa::{IkeSa, Next};
 use super::session::{InFlight, Received, Session};
 use super::{CloseReason, IkeEvent, Peer};
-
-pub(super) use super::auth_respond::answer;
 
 /// We sent IKE_AUTH and wait.
 #[derive(Debug)]
@@ -36,10 +36,22 @@ pub(super) struct Authenticating {
     pub(super) name: Name,
     pub(super) session: Session,
     pub(super) since: Timestamp,
-    config: Arc<TunnelConfig>,
-    handshake: Handshake,
+    pub(super) config: Arc<TunnelConfig>,
+    pub(super) handshake: Handshake,
+    pub(super) stage: Stage,
     offer: Offer,
-    in_flight: InFlight,
+    pub(super) in_flight: InFlight,
+}
+
+/// What the response will tell.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Whether our AUTH convinces; with the keys that count if the responder has no PPK.
+    Proving(Option<ppk::Without>),
+    /// How EAP goes on.
+    Eap(auth_eap::Conversation),
+    /// Whether our AUTH by EAP's key convinces.
+    Keyed(auth_eap::Keyed),
 }
 
 impl Authenticating {
@@ -49,29 +61,30 @@ impl Authenticating {
         name: Name,
         config: Arc<TunnelConfig>,
         mut session: Session,
-        handshake: Handshake,
+        mut handshake: Handshake,
         initial_contact: bool,
         since: Timestamp,
     ) -> Next {
         let sent = Offer::new(ctx, &config, ChildKeyExchange::Never)
             .map_err(|error| error.to_string())
             .and_then(|offer| {
-                let mut request =
-                    request_payloads(ctx, name, &config, &handshake, &offer, initial_contact)?;
+                let (mut request, stage) =
+                    request_payloads(ctx, name, &config, &mut handshake, &offer, initial_contact)?;
                 request.extend(mobike::offer(ctx, &config, session.path.local.ip()));
                 let schedule = ctx.limits.retransmission;
                 session
                     .request(ctx, ExchangeType::IkeAuth, &request, schedule)
-                    .map(|in_flight| (offer, in_flight))
+                    .map(|in_flight| (offer, stage, in_flight))
                     .map_err(|error| error.to_string())
             });
         match sent {
-            Ok((offer, in_flight)) => Some(IkeSa::Authenticating(Box::new(Self {
+            Ok((offer, stage, in_flight)) => Some(IkeSa::Authenticating(Box::new(Self {
                 name,
                 session,
                 since,
                 config,
                 handshake,
+                stage,
                 offer,
                 in_flight,
             }))),
@@ -142,40 +155,55 @@ impl Authenticating {
         }
     }
 
-    fn conclude(self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
-        let tunnel = self.config.name.clone();
-        let (Some(id), Some(_)) = (&payloads.id_responder, &payloads.authentication) else {
+    fn conclude(mut self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+        let without = match std::mem::replace(&mut self.stage, Stage::Proving(None)) {
+            Stage::Proving(without) => without,
+            Stage::Eap(conversation) => return self.converse(ctx, conversation, &payloads),
+            Stage::Keyed(keyed) => return self.finish(ctx, &keyed, payloads),
+        };
+        if payloads.id_responder.is_none() || payloads.authentication.is_none() {
             // Without AUTH it can only be a refusal, and the peer has nothing to delete
             // (RFC 7296 §2.21.2).
             let reason = refusal(&self.config, &payloads);
             ctx.event(self.name, IkeEvent::Closed(reason));
             return None;
+        }
+        let proven = ppk::conclude(&self.config, &mut self.handshake, without, &payloads)
+            .and_then(|()| self.judge(ctx, &payloads));
+        match proven {
+            Ok(_) => self.establish(ctx, payloads),
+            Err(reason) => self.not_authentic(ctx, reason),
+        }
+    }
+
+    /// Whether the responder is who the tunnel expects; the body of its ID payload.
+    pub(super) fn judge(&self, ctx: &Context<'_>, payloads: &Payloads) -> Result<Vec<u8>, String> {
+        let tunnel = &self.config.name;
+        let Some(id) = &payloads.id_responder else {
+            return Err(malformed(&self.config, Fault::Syntax));
         };
         if !identity::is(&id.identity, &self.config.remote.id) {
-            let reason = format!(
+            return Err(format!(
                 "the peer is {}, but tunnel {tunnel} expects {}: check the remote id here or the \
                  local id there",
                 id.identity, self.config.remote.id
-            );
-            return self.not_authentic(ctx, reason);
+            ));
         }
         let body = id.to_wire_body();
-        let handshake = &self.handshake;
-        if let Err(doubt) = proof::judge(
+        proof::judge(
             ctx,
             &self.config,
-            handshake,
+            &self.handshake,
             Part::Responder,
             &body,
-            &payloads,
-        ) {
-            let reason = doubt.explain("the peer", &self.config);
-            return self.not_authentic(ctx, reason);
-        }
-        self.establish(ctx, payloads)
+            payloads,
+            payloads.authentication.as_ref(),
+        )
+        .map_err(|doubt| doubt.explain("the peer", &self.config))?;
+        Ok(body)
     }
 
-    fn establish(mut self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
+    pub(super) fn establish(mut self, ctx: &mut Context<'_>, payloads: Payloads) -> Next {
         let local = self.session.path.local.ip();
         self.session.mobility = mobike::agreed(ctx, &self.config, &payloads, local, true);
         let announcement = announce::read(&payloads);
@@ -248,7 +276,7 @@ impl Authenticating {
         established.proceed(ctx)
     }
 
-    fn not_authentic(self, ctx: &mut Context<'_>, reason: String) -> Next {
+    pub(super) fn not_authentic(self, ctx: &mut Context<'_>, reason: String) -> Next {
         self.abandon(
             ctx,
             CloseReason::AuthenticationFailed(reason),
@@ -258,7 +286,12 @@ impl Authenticating {
 
     /// The responder believes that the IKE SA exists: it is told in an exchange of its own that it
     /// does not (RFC 7296 §2.21.2), and the tunnel at once.
-    fn abandon(mut self, ctx: &mut Context<'_>, reason: CloseReason, kind: NotifyType) -> Next {
+    pub(super) fn abandon(
+        mut self,
+        ctx: &mut Context<'_>,
+        reason: CloseReason,
+        kind: NotifyType,
+    ) -> Next {
         ctx.event(self.name, IkeEvent::Closed(reason));
         let payloads = [notify(kind), Payload::Delete(Delete::IkeSa)];
         let schedule = ctx.limits.farewell;
@@ -276,22 +309,33 @@ fn request_payloads(
     ctx: &Context<'_>,
     name: Name,
     config: &TunnelConfig,
-    handshake: &Handshake,
+    handshake: &mut Handshake,
     offer: &Offer,
     initial_contact: bool,
-) -> Result<Vec<Payload>, String> {
+) -> Result<(Vec<Payload>, Stage), String> {
     let id = identity::identification(&config.local.id);
     let body = id.to_wire_body();
-    let proof = proof::prove(ctx, config, handshake, Part::Initiator, &body)?;
     let mut payloads = vec![Payload::IdInitiator(id)];
-    payloads.extend(proof.certificates);
     payloads.extend(proof::certificate_request(std::iter::once(config)));
-    payloads.extend([
-        // Which of its identities we want (RFC 7296 §1.2).
-        Payload::IdResponder(identity::identification(&config.remote.id)),
-        proof.auth,
-        offer.proposal(config),
-    ]);
+    // Which of its identities we want (RFC 7296 §1.2).
+    payloads.push(Payload::IdResponder(identity::identification(
+        &config.remote.id,
+    )));
+    let stage = match &config.auth.local {
+        // No AUTH: that asks for EAP (RFC 7296 §2.16).
+        LocalAuth::Eap(_) => Stage::Eap(auth_eap::Conversation::new()),
+        LocalAuth::Psk(_) | LocalAuth::Certificate(_) => {
+            let without = ppk::begin(ctx, config, handshake)?;
+            let proof = proof::prove(ctx, config, handshake, Part::Initiator, &body)?;
+            payloads.extend(proof.certificates);
+            payloads.push(proof.auth);
+            if let Some(without) = &without {
+                payloads.extend(ppk::present(ctx, config, handshake, without, &body)?);
+            }
+            Stage::Proving(without)
+        }
+    };
+    payloads.push(offer.proposal(config));
     payloads.extend(offer.selectors());
     payloads.extend(configuration::request(
         config,
@@ -301,7 +345,7 @@ fn request_payloads(
         payloads.push(notify(NotifyType::INITIAL_CONTACT));
     }
     payloads.extend(announce::payloads(ctx, name.tunnel));
-    Ok(payloads)
+    Ok((payloads, stage))
 }
 
 /// The tunnel with what was assigned to us as its local side: what rekeys and the peer's own
@@ -317,7 +361,7 @@ fn with_local(config: Arc<TunnelConfig>, addresses: Option<Vec<IpAddr>>) -> Arc<
 }
 
 /// What an IKE_AUTH response without AUTH means.
-fn refusal(config: &TunnelConfig, payloads: &Payloads) -> CloseReason {
+pub(super) fn refusal(config: &TunnelConfig, payloads: &Payloads) -> CloseReason {
     let tunnel = &config.name;
     match payloads.error().map(|error| error.kind) {
         Some(NotifyType::AUTHENTICATION_FAILED) => CloseReason::AuthenticationFailed(format!(

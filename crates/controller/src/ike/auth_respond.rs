@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use epochgate_ike_wire::{Identification, NotifyType, Payload};
 
-use crate::Timestamp;
-use crate::config::{PostQuantum, TunnelConfig};
+use crate::config::{PostQuantum, RemoteAuth, TunnelConfig};
+use crate::{Secret, Timestamp};
 
 use super::announce;
 use super::auth::malformed;
+use super::auth_respond_eap;
 use super::child::{self, Circumstances, Refusal, child_error};
 use super::configuration;
 use super::context::{Context, Name};
@@ -20,12 +21,14 @@ use super::init::{Handshake, only};
 use super::keys::Part;
 use super::mobike;
 use super::payloads::{Fault, Payloads, notify};
+use super::ppk;
 use super::proof;
 use super::proposal::{self, ChildKeyExchange};
+use super::respond::HalfOpen;
 use super::sa::Next;
-use super::session::{Request, Session};
+use super::session::{ReplyTo, Request, Session};
 use super::sharing::closeness;
-use super::{CloseReason, IkeEvent, IkeSaId, Peer, Refused, TunnelId};
+use super::{CloseReason, IkeEvent, Peer, Refused, TunnelId};
 
 /// Tunnels that one AUTH is judged for at most: each may cost a path of certificates.
 const JUDGED_MAX: usize = 8;
@@ -41,39 +44,55 @@ enum Denial {
 }
 
 /// A peer that proved its identity.
-struct Admitted {
-    tunnel: TunnelId,
-    config: Arc<TunnelConfig>,
+pub(super) struct Admitted {
+    pub(super) tunnel: TunnelId,
+    pub(super) config: Arc<TunnelConfig>,
+    how: How,
 }
 
-/// Answers an IKE_AUTH request of a half-open IKE SA.
-pub(super) fn answer(
-    ctx: &mut Context<'_>,
-    id: IkeSaId,
-    session: Session,
-    handshake: Handshake,
-    request: Request,
-    since: Timestamp,
-) -> Next {
+/// How it did.
+enum How {
+    /// By its AUTH; true: with the tunnel's PPK.
+    Proven(bool),
+    /// Not yet: it has to, by EAP.
+    Eap,
+}
+
+/// Answers the first IKE_AUTH request of a half-open IKE SA.
+pub(super) fn answer(ctx: &mut Context<'_>, mut half_open: HalfOpen, request: Request) -> Next {
     let admitted = match request.payloads {
-        Ok(payloads) => admit(ctx, &session, &handshake, &payloads).map(|who| (who, payloads)),
+        Ok(payloads) => {
+            let HalfOpen {
+                session, handshake, ..
+            } = &mut half_open;
+            admit(ctx, session, handshake, &payloads).map(|who| (who, payloads))
+        }
         Err(fault) => Err(Denial::Fault(fault)),
     };
+    let id = half_open.id;
     match admitted {
-        Ok((Admitted { tunnel, config }, payloads)) => {
-            let name = Name { id, tunnel };
-            let established = Half {
-                name,
-                session,
-                handshake,
-                config,
-                since,
+        Ok((admitted, payloads)) => {
+            let ppk = match admitted.how {
+                How::Proven(ppk) => ppk,
+                How::Eap => {
+                    let reply_to = request.reply_to;
+                    return auth_respond_eap::begin(ctx, half_open, admitted, payloads, reply_to);
+                }
             };
-            established.establish(ctx, request.reply_to, &payloads)
+            let Admitted { tunnel, config, .. } = admitted;
+            let half = Half {
+                name: Name { id, tunnel },
+                session: half_open.session,
+                handshake: half_open.handshake,
+                config,
+                since: half_open.since,
+                ppk,
+                msk: None,
+            };
+            half.establish(ctx, request.reply_to, &payloads)
         }
         Err(denial) => {
-            let mut session = session;
-            let remote = session.path.remote;
+            let remote = half_open.session.path.remote;
             let answer = match denial {
                 Denial::Stranger(kind, reason) => {
                     ctx.stranger(remote, reason);
@@ -91,12 +110,22 @@ pub(super) fn answer(
                     vec![fault.notify()]
                 }
             };
-            // A peer that does not get the answer asks again: keep it for a while.
-            match session.respond(ctx, request.reply_to, &answer) {
-                Ok(()) => Lingering::start(ctx, session),
-                Err(_) => None,
-            }
+            deny(ctx, half_open.session, request.reply_to, &answer)
         }
+    }
+}
+
+/// The last answer of an IKE SA that does not come about. A peer that does not get it asks again:
+/// it is kept for a while.
+pub(super) fn deny(
+    ctx: &mut Context<'_>,
+    mut session: Session,
+    reply_to: ReplyTo,
+    answer: &[Payload],
+) -> Next {
+    match session.respond(ctx, reply_to, answer) {
+        Ok(()) => Lingering::start(ctx, session),
+        Err(_) => None,
     }
 }
 
@@ -104,7 +133,7 @@ pub(super) fn answer(
 fn admit(
     ctx: &Context<'_>,
     session: &Session,
-    handshake: &Handshake,
+    handshake: &mut Handshake,
     payloads: &Payloads,
 ) -> Result<Admitted, Denial> {
     let Some(id) = &payloads.id_initiator else {
@@ -127,20 +156,33 @@ fn admit(
             stranger(id, payloads.id_responder.as_ref()),
         ));
     };
+    if payloads.authentication.is_none() {
+        let wants_eap = |config: &TunnelConfig| matches!(config.auth.remote, RemoteAuth::Eap(_));
+        let asked = known.iter().filter(|(_, config)| wants_eap(config));
+        if let Some(&(tunnel, config)) = asked.max_by_key(|(_, it)| closeness(it, payloads)) {
+            check_algorithms(tunnel, config, handshake)?;
+            return Ok(Admitted {
+                tunnel,
+                config: Arc::clone(config),
+                how: How::Eap,
+            });
+        }
+    }
     let id_body = id.to_wire_body();
     let mut doubt = None;
     let mut proven = Vec::new();
     for (tunnel, config) in known.into_iter().take(JUDGED_MAX) {
-        match proof::judge(ctx, config, handshake, Part::Initiator, &id_body, payloads) {
-            Ok(()) => proven.push((tunnel, config)),
+        let mut keyed = handshake.clone();
+        match ppk::judge(ctx, config, &mut keyed, &id_body, payloads) {
+            Ok(ppk) => proven.push((tunnel, config, ppk, keyed)),
             Err(it) => doubt = doubt.or(Some(it)),
         }
     }
     // Several tunnels to one peer: the one whose traffic the offer is about.
-    let Some(&(tunnel, config)) = proven
-        .iter()
-        .max_by_key(|(_, config)| closeness(config, payloads))
-    else {
+    let closest = proven
+        .into_iter()
+        .max_by_key(|(_, config, _, _)| closeness(config, payloads));
+    let Some((tunnel, config, ppk, keyed)) = closest else {
         let who = id.identity.to_string();
         let reason = doubt.map(|doubt| doubt.explain(&who, config));
         return Err(Denial::Tunnel(
@@ -149,7 +191,21 @@ fn admit(
             CloseReason::AuthenticationFailed(reason.unwrap_or_default()),
         ));
     };
-    // IKE_SA_INIT was answered before anybody knew whom for.
+    check_algorithms(tunnel, config, handshake)?;
+    *handshake = keyed;
+    Ok(Admitted {
+        tunnel,
+        config: Arc::clone(config),
+        how: How::Proven(ppk),
+    })
+}
+
+/// IKE_SA_INIT was answered before anybody knew whom for.
+fn check_algorithms(
+    tunnel: TunnelId,
+    config: &TunnelConfig,
+    handshake: &Handshake,
+) -> Result<(), Denial> {
     let allowed = &config.ike;
     let proposal::IkeAlgorithms {
         cipher,
@@ -173,10 +229,7 @@ fn admit(
             CloseReason::NoProposal,
         ));
     }
-    Ok(Admitted {
-        tunnel,
-        config: Arc::clone(config),
-    })
+    Ok(())
 }
 
 fn stranger(id: &Identification, wanted: Option<&Identification>) -> String {
@@ -190,19 +243,23 @@ fn stranger(id: &Identification, wanted: Option<&Identification>) -> String {
 }
 
 /// An authenticated IKE SA that is about to be answered.
-struct Half {
-    name: Name,
-    session: Session,
-    handshake: Handshake,
-    config: Arc<TunnelConfig>,
-    since: Timestamp,
+pub(super) struct Half {
+    pub(super) name: Name,
+    pub(super) session: Session,
+    pub(super) handshake: Handshake,
+    pub(super) config: Arc<TunnelConfig>,
+    pub(super) since: Timestamp,
+    /// AUTH was made with the tunnel's PPK.
+    pub(super) ppk: bool,
+    /// EAP's key, which proves us too; who we are was said before.
+    pub(super) msk: Option<Secret>,
 }
 
 impl Half {
-    fn establish(
+    pub(super) fn establish(
         self,
         ctx: &mut Context<'_>,
-        reply_to: super::session::ReplyTo,
+        reply_to: ReplyTo,
         payloads: &Payloads,
     ) -> Next {
         let Self {
@@ -211,6 +268,8 @@ impl Half {
             handshake,
             config,
             since,
+            ppk,
+            msk,
         } = self;
         let announcement = announce::read(payloads);
         let peer = Peer {
@@ -221,24 +280,18 @@ impl Half {
             initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
             assigned: None,
         };
-        let our_id = identity::identification(&config.local.id);
-        let body = our_id.to_wire_body();
-        let proof = match proof::prove(ctx, &config, &handshake, Part::Responder, &body) {
+        let mut common = match our_proof(ctx, &config, &handshake, msk.as_ref()) {
             Ok(proof) => proof,
             Err(reason) => {
                 ctx.event(name, IkeEvent::Closed(CloseReason::Failed(reason)));
                 let answer = only(NotifyType::AUTHENTICATION_FAILED);
-                let mut session = session;
-                return match session.respond(ctx, reply_to, &answer) {
-                    Ok(()) => Lingering::start(ctx, session),
-                    Err(_) => None,
-                };
+                return deny(ctx, session, reply_to, &answer);
             }
         };
         ctx.event(name, IkeEvent::Established(peer.clone()));
-        let mut common = vec![Payload::IdResponder(our_id)];
-        common.extend(proof.certificates);
-        common.push(proof.auth);
+        if ppk {
+            common.push(ppk::confirmation());
+        }
         common.extend(announce::payloads(ctx, name.tunnel));
         let mut session = session;
         let local = session.path.local.ip();
@@ -342,4 +395,23 @@ fn is_childless(payloads: &Payloads) -> bool {
     payloads.proposals.is_none()
         && payloads.selectors_initiator.is_none()
         && payloads.selectors_responder.is_none()
+}
+
+/// Our identity and what proves it.
+fn our_proof(
+    ctx: &Context<'_>,
+    config: &TunnelConfig,
+    handshake: &Handshake,
+    msk: Option<&Secret>,
+) -> Result<Vec<Payload>, String> {
+    let id = identity::identification(&config.local.id);
+    let (body, part) = (id.to_wire_body(), Part::Responder);
+    if let Some(msk) = msk {
+        return Ok(vec![proof::prove_by_key(ctx, handshake, part, &body, msk)]);
+    }
+    let proof = proof::prove(ctx, config, handshake, part, &body)?;
+    let mut payloads = vec![Payload::IdResponder(id)];
+    payloads.extend(proof.certificates);
+    payloads.push(proof.auth);
+    Ok(payloads)
 }

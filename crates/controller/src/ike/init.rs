@@ -58,7 +58,7 @@ pub(super) struct Initiating {
 }
 
 /// What an IKE_SA_INIT exchange gave, and AUTH will cover (RFC 7296 §2.15).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Handshake {
     pub(super) algorithms: IkeAlgorithms,
     pub(super) keys: IkeKeys,

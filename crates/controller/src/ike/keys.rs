@@ -95,6 +95,20 @@ impl IkeKeys {
         Self::from_seed(crypto, prf, cipher, &seed, nonces, spis)
     }
 
+    /// The keys with a post-quantum pre-shared key mixed into SK_d, SK_pi and SK_pr: each is
+    /// `prf+ (PPK, the key before)` (RFC 8784 §3).
+    pub(super) fn with_ppk(&self, crypto: &dyn Crypto, prf: Prf, ppk: &Secret) -> Self {
+        let mix = |key: &Secret| Secret::from(expand(crypto, prf, ppk, &[key.expose()], key.len()));
+        Self {
+            derive: mix(&self.derive),
+            protect: self.protect.clone(),
+            prove: ByPart {
+                initiator: mix(&self.prove.initiator),
+                responder: mix(&self.prove.responder),
+            },
+        }
+    }
+
     /// `prf+ (SKEYSEED, Ni | Nr | SPIi | SPIr)`.
     fn from_seed(
         crypto: &dyn Crypto,

@@ -7,7 +7,9 @@
 
 mod announce;
 mod auth;
+mod auth_eap;
 mod auth_respond;
+mod auth_respond_eap;
 mod child;
 mod configuration;
 mod context;
@@ -31,6 +33,7 @@ mod mobike;
 mod nat_detection;
 mod pad;
 mod payloads;
+mod ppk;
 mod proof;
 mod proposal;
 mod protect;

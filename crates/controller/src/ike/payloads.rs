@@ -16,6 +16,7 @@ pub(super) struct Payloads {
     pub(super) id_responder: Option<Identification>,
     pub(super) authentication: Option<Authentication>,
     pub(super) certificates: Vec<Certificate>,
+    pub(super) eap: Option<Vec<u8>>,
     pub(super) selectors_initiator: Option<Vec<TrafficSelector>>,
     pub(super) selectors_responder: Option<Vec<TrafficSelector>>,
     pub(super) configuration: Option<Configuration>,
@@ -64,6 +65,7 @@ impl Payloads {
                 Payload::TrafficSelectorsResponder(it) => {
                     once(&mut sorted.selectors_responder, it)?;
                 }
+                Payload::Eap(it) => once(&mut sorted.eap, it)?,
                 Payload::Certificate(it) => sorted.certificates.push(it),
                 Payload::Configuration(it) => once(&mut sorted.configuration, it)?,
                 Payload::Notify(it) => sorted.notifies.push(it),
@@ -78,7 +80,6 @@ impl Payloads {
                     critical: false, ..
                 }
                 | Payload::CertificateRequest(_)
-                | Payload::Eap(_)
                 | Payload::Encrypted(_)
                 | Payload::EncryptedFragment(_) => {}
             }

@@ -8,6 +8,7 @@ use epochgate_ike_wire::{
     Payload,
 };
 
+use crate::Secret;
 use crate::config::{AuthConfig, LocalAuth, RemoteAuth, TunnelConfig};
 use crate::pki::{CERTIFICATE_LEN_MAX, Credential, Distrust, Evidence, PATH_LEN_MAX};
 
@@ -15,6 +16,7 @@ use super::context::Context;
 use super::init::Handshake;
 use super::keys::Part;
 use super::payloads::{Payloads, notify_with};
+use super::ppk;
 use super::signature::{self, Hashes};
 
 /// Authorities that one CERTREQ names at most; a responder has those of all tunnels that the peer
@@ -26,6 +28,8 @@ const AUTHORITIES_MAX: usize = 64;
 pub(super) struct Abilities {
     /// Hashes for digital signatures; `None`: it does not speak RFC 7427.
     pub(super) hashes: Option<Hashes>,
+    /// It can use a post-quantum pre-shared key (RFC 8784).
+    pub(super) ppk: bool,
 }
 
 impl Abilities {
@@ -34,6 +38,7 @@ impl Abilities {
         let hashes = payloads.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS);
         Self {
             hashes: hashes.map(|it| Hashes::read(&it.data)),
+            ppk: payloads.notify(NotifyType::USE_PPK).is_some(),
         }
     }
 
@@ -42,6 +47,9 @@ impl Abilities {
         let mut payloads = Vec::new();
         if signs(&config.auth) {
             payloads.push(hashes());
+        }
+        if config.auth.ppk.is_some() {
+            payloads.push(ppk::offer());
         }
         payloads
     }
@@ -55,8 +63,11 @@ impl Abilities {
         let mut payloads = Vec::new();
         payloads.extend(certificate_request(candidates.clone()));
         let mut auths = candidates.map(|config| &config.auth);
-        if self.hashes.is_some() && auths.any(signs) {
+        if self.hashes.is_some() && auths.clone().any(signs) {
             payloads.push(hashes());
+        }
+        if self.ppk && auths.any(|auth| auth.ppk.is_some()) {
+            payloads.push(ppk::offer());
         }
         payloads
     }
@@ -66,11 +77,11 @@ impl Abilities {
 fn signs(auth: &AuthConfig) -> bool {
     let ours = match &auth.local {
         LocalAuth::Certificate(_) => true,
-        LocalAuth::Psk(_) => false,
+        LocalAuth::Psk(_) | LocalAuth::Eap(_) => false,
     };
     let theirs = match &auth.remote {
         RemoteAuth::Certificate(_) => true,
-        RemoteAuth::Psk(_) => false,
+        RemoteAuth::Psk(_) | RemoteAuth::Eap(_) => false,
     };
     ours || theirs
 }
@@ -89,7 +100,7 @@ pub(super) fn certificate_request<'a>(
             RemoteAuth::Certificate(authorities) => {
                 hashes.extend(authorities.0.key_hashes().iter().copied());
             }
-            RemoteAuth::Psk(_) => {}
+            RemoteAuth::Psk(_) | RemoteAuth::Eap(_) => {}
         }
     }
     let authorities: Vec<u8> = hashes.into_iter().take(AUTHORITIES_MAX).flatten().collect();
@@ -119,21 +130,64 @@ pub(super) fn prove(
     id_body: &[u8],
 ) -> Result<Proof, String> {
     match &config.auth.local {
-        LocalAuth::Psk(psk) => {
-            let prf = handshake.algorithms.prf;
-            let code = handshake
-                .signed(by, id_body)
-                .authenticator(ctx.crypto, prf, psk);
-            Ok(Proof {
-                certificates: Vec::new(),
-                auth: Payload::Authentication(Authentication {
-                    method: AuthMethod::SHARED_KEY_MIC,
-                    data: code.expose().to_vec(),
-                }),
-            })
-        }
+        LocalAuth::Psk(psk) => Ok(Proof {
+            certificates: Vec::new(),
+            auth: prove_by_key(ctx, handshake, by, id_body, psk),
+        }),
+        // The MSK proves it, once there is one (RFC 7296 §2.16).
+        LocalAuth::Eap(_) => Err(format!(
+            "tunnel {} proves its identity by EAP, which only a client can: it must start",
+            config.name
+        )),
         LocalAuth::Certificate(credential) => sign(ctx, credential, config, handshake, by, id_body),
     }
+}
+
+/// The AUTH payload of a shared key, be it pre-shared or made by EAP (RFC 7296 §2.15, §2.16).
+pub(super) fn prove_by_key(
+    ctx: &Context<'_>,
+    handshake: &Handshake,
+    by: Part,
+    id_body: &[u8],
+    key: &Secret,
+) -> Payload {
+    Payload::Authentication(Authentication {
+        method: AuthMethod::SHARED_KEY_MIC,
+        data: code(ctx, handshake, by, id_body, key).expose().to_vec(),
+    })
+}
+
+/// Judges an AUTH payload by a shared key.
+pub(super) fn judge_by_key(
+    ctx: &Context<'_>,
+    handshake: &Handshake,
+    by: Part,
+    id_body: &[u8],
+    key: &Secret,
+    auth: &Authentication,
+) -> Result<(), Doubt> {
+    if auth.method != AuthMethod::SHARED_KEY_MIC {
+        return Err(Doubt::Method(auth.method.to_string()));
+    }
+    let expected = code(ctx, handshake, by, id_body, key);
+    if ctx.crypto.equal(expected.expose(), &auth.data) {
+        Ok(())
+    } else {
+        Err(Doubt::WrongSecret)
+    }
+}
+
+fn code(
+    ctx: &Context<'_>,
+    handshake: &Handshake,
+    by: Part,
+    id_body: &[u8],
+    key: &Secret,
+) -> Secret {
+    let prf = handshake.algorithms.prf;
+    handshake
+        .signed(by, id_body)
+        .authenticator(ctx.crypto, prf, key)
 }
 
 fn sign(
@@ -194,9 +248,12 @@ pub(super) enum Doubt {
     Certificate(Distrust),
     /// We have no wall-clock time to judge certificates by.
     NoClock,
+    /// A post-quantum pre-shared key is required and it has another or none.
+    Ppk,
 }
 
-/// Judges the peer's proof for the identity whose ID payload has this body.
+/// Judges the peer's proof for the identity whose ID payload has this body. `auth` is its AUTH, or
+/// what stands for it (RFC 8784); the certificates are in `payloads`.
 pub(super) fn judge(
     ctx: &Context<'_>,
     config: &TunnelConfig,
@@ -204,25 +261,15 @@ pub(super) fn judge(
     by: Part,
     id_body: &[u8],
     payloads: &Payloads,
+    auth: Option<&Authentication>,
 ) -> Result<(), Doubt> {
-    let Some(auth) = &payloads.authentication else {
+    let Some(auth) = auth else {
         return Err(Doubt::Method("EAP".to_owned()));
     };
     match &config.auth.remote {
-        RemoteAuth::Psk(psk) => {
-            if auth.method != AuthMethod::SHARED_KEY_MIC {
-                return Err(Doubt::Method(auth.method.to_string()));
-            }
-            let prf = handshake.algorithms.prf;
-            let expected = handshake
-                .signed(by, id_body)
-                .authenticator(ctx.crypto, prf, psk);
-            if ctx.crypto.equal(expected.expose(), &auth.data) {
-                Ok(())
-            } else {
-                Err(Doubt::WrongSecret)
-            }
-        }
+        RemoteAuth::Psk(psk) => judge_by_key(ctx, handshake, by, id_body, psk, auth),
+        // It has to leave AUTH out and wait for our EAP request.
+        RemoteAuth::Eap(_) => Err(Doubt::Method(auth.method.to_string())),
         RemoteAuth::Certificate(authorities) => {
             let Some((schemes, signature)) = signature::read(auth) else {
                 return Err(Doubt::Method(auth.method.to_string()));
@@ -278,6 +325,7 @@ fn certificates(payloads: &Payloads) -> Result<Vec<Vec<u8>>, Distrust> {
 fn wanted(auth: &AuthConfig) -> &'static str {
     match auth.remote {
         RemoteAuth::Psk(_) => "has a pre-shared key: configure one there",
+        RemoteAuth::Eap(_) => "wants EAP-MSCHAPv2: configure it there",
         RemoteAuth::Certificate(_) => {
             "wants a certificate and a signature by it: configure them there"
         }
@@ -299,6 +347,10 @@ impl Doubt {
             Self::Certificate(distrust) => {
                 format!("{who} is not believed by tunnel {tunnel}: {distrust}")
             }
+            Self::Ppk => format!(
+                "{who} has not got the post-quantum pre-shared key that tunnel {tunnel} requires: \
+                 check ppk on both ends"
+            ),
             Self::NoClock => format!(
                 "{who} shows a certificate to tunnel {tunnel}, but the time is not known here"
             ),

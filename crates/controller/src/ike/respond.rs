@@ -12,6 +12,7 @@ use crate::config::{NatTraversal, TunnelConfig};
 use crate::crypto::CryptoError;
 use crate::io::Datagram;
 
+use super::auth_respond_eap::Conversation;
 use super::context::Context;
 use super::cookie::{Claim, Cookies};
 use super::fragment;
@@ -24,16 +25,18 @@ use super::proof::Abilities;
 use super::proposal::{self, Chosen, IkeAlgorithms};
 use super::sa::{IkeSa, Next};
 use super::session::{Received, Session};
-use super::{IkeSaId, Path, auth, intermediate};
+use super::{IkeSaId, Path, auth_respond, intermediate};
 
 /// We answered IKE_SA_INIT and wait for IKE_AUTH.
 #[derive(Debug)]
 pub(super) struct HalfOpen {
     pub(super) id: IkeSaId,
     pub(super) session: Session,
-    handshake: Handshake,
-    since: Timestamp,
+    pub(super) handshake: Handshake,
+    pub(super) since: Timestamp,
     expires: Timestamp,
+    /// EAP, between the first IKE_AUTH request and the last.
+    pub(super) conversation: Option<Box<Conversation>>,
 }
 
 /// What comes of an IKE_SA_INIT request.
@@ -274,6 +277,7 @@ fn half_open(
         },
         since: ctx.now,
         expires: ctx.now + ctx.limits.half_open.lifetime,
+        conversation: None,
     })))
 }
 
@@ -391,14 +395,10 @@ impl HalfOpen {
                 // Where IKE_AUTH comes from is where the initiator floated to (§2.23).
                 self.session.path.local = datagram.local;
                 self.session.path.remote = datagram.remote;
-                auth::answer(
-                    ctx,
-                    self.id,
-                    self.session,
-                    self.handshake,
-                    request,
-                    self.since,
-                )
+                match self.conversation.take() {
+                    None => auth_respond::answer(ctx, self, request),
+                    Some(conversation) => conversation.handle(ctx, self, request),
+                }
             }
             Received::Response(_) | Received::Nothing => self.stay(),
         }

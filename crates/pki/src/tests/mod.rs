@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-#[path = "authority.rs"]
-mod authority;
+pub(crate) mod authority;
 
 use epochgate_controller::config::Identity;
 use epochgate_controller::distinguished_name::DistinguishedName;
@@ -17,7 +16,7 @@ use rcgen::{
     NameConstraints, SanType, date_time_ymd,
 };
 
-use crate::X509;
+use super::X509;
 use authority::{Authority, Issued, NOW};
 
 const MESSAGE: &[u8] = b"what AUTH covers";
@@ -156,11 +155,10 @@ fn an_unknown_authority_is_not_believed() {
     let peer = own(&Authority::new("root").issue(KeyKind::EcdsaP256, "gate.example"));
     let namesake = trust(&[&Authority::new("root")], &[], false);
     let other = trust(&[&Authority::new("other")], &[], false);
-    assert!(judge(&namesake, &peer, &fqdn("gate.example")).is_err());
-    assert_eq!(
-        judge(&other, &peer, &fqdn("gate.example")),
-        Err(Distrust::UnknownAuthority)
-    );
+    for trusted in [namesake, other] {
+        let verdict = judge(&trusted, &peer, &fqdn("gate.example"));
+        assert_eq!(verdict, Err(Distrust::UnknownAuthority));
+    }
 }
 
 #[test]

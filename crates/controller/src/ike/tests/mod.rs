@@ -7,8 +7,10 @@
     reason = "a failed unwrap fails the test"
 )]
 
+mod certificates;
 mod children;
 mod collisions;
+mod eap;
 mod failures;
 mod faults;
 mod flood;
@@ -22,6 +24,7 @@ mod intermediate;
 mod key_derivation;
 mod mobike;
 mod nat;
+mod ppk;
 mod sharing;
 mod virtual_addresses;
 
@@ -473,6 +476,14 @@ impl Pair {
             remote: source,
             payload,
         }
+    }
+
+    /// Messages of an exchange that an end has sent.
+    fn sent_by(&self, end: End, exchange: ExchangeType) -> usize {
+        let of = |datagram: &Datagram| Header::decode(&datagram.payload).unwrap().exchange;
+        let sent = self.sent.iter();
+        sent.filter(|(from, it)| *from == end && of(it) == exchange)
+            .count()
     }
 
     /// Header lines of what was sent, for ladders.
