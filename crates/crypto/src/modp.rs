@@ -68,7 +68,7 @@ struct Modp2048;
 struct Modp3072;
 
 /// The 2048-bit prime, 2^2048 - 2^1984 - 1 + 2^64 * { [2^1918 pi] + 124476 } (RFC 3526 §3).
-static PARAMS_2048: FixedMontyParams<{ U2048::LIMBS }> =
+pub(super) static PARAMS_2048: FixedMontyParams<{ U2048::LIMBS }> =
     FixedMontyParams::new_vartime(Odd::<U2048>::from_be_hex(
         "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74\
          020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437\
@@ -81,7 +81,7 @@ static PARAMS_2048: FixedMontyParams<{ U2048::LIMBS }> =
     ));
 
 /// The 3072-bit prime, 2^3072 - 2^3008 - 1 + 2^64 * { [2^2942 pi] + 1690314 } (RFC 3526 §4).
-static PARAMS_3072: FixedMontyParams<{ U3072::LIMBS }> =
+pub(super) static PARAMS_3072: FixedMontyParams<{ U3072::LIMBS }> =
     FixedMontyParams::new_vartime(Odd::<U3072>::from_be_hex(
         "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74\
          020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437\
