@@ -8,8 +8,12 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::capture::{Packet, Record};
-use epochgate_integration::peer::{client_config, server_config};
-use epochgate_integration::topology::{CLIENT_INNER, ROUTER, SERVER, SERVER_INNER};
+use epochgate_integration::peer::{
+    client_config, client_config_between, server_config, server_config_between,
+};
+use epochgate_integration::topology::{
+    CLIENT_INNER, ROUTER, SERVER, SERVER_INNER, SERVER_NET, SERVER_V6,
+};
 use epochgate_integration::{Account, Epochgate, Topology, UdpFlow, Watch};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -179,4 +183,79 @@ fn without_a_nat_there_are_no_keepalives() {
     for (from, to) in [("192.0.2.2", SERVER), (SERVER, "192.0.2.2")] {
         assert_eq!(keepalives(&records, from, to), 0);
     }
+}
+
+/// Masquerades IPv6 as well.
+fn masquerade_v6(net: &Topology) {
+    let iface = net.to_server.name();
+    net.router.nft(&format!(
+        "table ip6 nat {{\nchain post {{\ntype nat hook postrouting priority srcnat;\n\
+         oifname \"{iface}\" masquerade\n}}\n}}\n"
+    ));
+}
+
+#[test]
+fn a_nat_between_ipv6_addresses_is_found_and_esp_goes_through_it_in_udp() {
+    let net = Topology::new("nat66").build();
+    masquerade_v6(&net);
+    let over_v6 = |config: String| config.replace(SERVER, SERVER_V6);
+    let _server = Epochgate::start(&net.server, &over_v6(server_config("")));
+    let client = Epochgate::start(&net.client, &over_v6(client_config("")));
+    let wire = net.capture_server();
+    client.run(&["up", "net"]);
+    open(&client);
+    assert_complete("up", &upward(&net, 4000).count(100).start().finish(SETTLE));
+    assert_complete(
+        "down",
+        &downward(&net, 4001).count(100).start().finish(SETTLE),
+    );
+    let records = wire.stop();
+    let esp: Vec<bool> = records
+        .iter()
+        .filter_map(|record| match record.packet() {
+            Packet::Esp { udp, src, .. } => Some(udp && src.is_ipv6()),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        esp.len() >= 200 && esp.iter().all(|in_udp| *in_udp),
+        "{}",
+        esp.len()
+    );
+}
+
+#[test]
+fn long_ike_messages_go_in_fragments_that_ip_need_not_make() {
+    let net = Topology::new("fragments").build();
+    // 40 networks make an IKE_AUTH of more than 576 octets.
+    let networks: Vec<String> = (0..40).map(|n| format!("10.1.{n}.0/24")).collect();
+    let local: Vec<&str> = networks.iter().map(String::as_str).collect();
+    let small = "[tunnel.net.path]\nfragment-size = 576\n";
+    let server = server_config_between(&[SERVER_NET], &local, small);
+    let _server = Epochgate::start(&net.server, &server);
+    let client = client_config_between(&local, &[SERVER_NET], small);
+    let client = Epochgate::start(&net.client, &client);
+    let wire = net.capture_client();
+    client.run(&["up", "net"]);
+    open(&client);
+    assert_complete("up", &upward(&net, 4000).count(100).start().finish(SETTLE));
+    const ETHERNET: usize = 14;
+    const IKE_AUTH: u8 = 35;
+    let records = wire.stop();
+    let auth: Vec<usize> = records
+        .iter()
+        .filter(|record| {
+            matches!(
+                record.packet(),
+                Packet::Ike {
+                    exchange: IKE_AUTH,
+                    response: false,
+                    ..
+                }
+            )
+        })
+        .map(|record| record.frame().len() - ETHERNET)
+        .collect();
+    assert!(auth.len() > 1, "fragments: {auth:?}");
+    assert!(auth.iter().all(|octets| *octets <= 576), "{auth:?}");
 }
