@@ -25,6 +25,9 @@ const READ_SLICE: Duration = Duration::from_millis(20);
 /// single CPU it is the waking that costs.
 const SHORTEST_NAP: Duration = Duration::from_millis(3);
 
+/// How many datagrams a sender may be ahead of its account.
+const MARGIN: u64 = 5;
+
 /// A one-way flow of numbered UDP datagrams.
 #[derive(Debug, Clone)]
 #[must_use = "start() sends it"]
@@ -166,12 +169,12 @@ impl RunningFlow {
         self.finish(settle)
     }
 
-    /// Ends the sending when the number of datagrams is next a multiple of `count`, so that the
-    /// account does not depend on a moment; then does as [`finish`](Self::finish).
-    pub fn stop_at_multiple_of(self, count: u64, settle: Duration) -> Account {
-        let until = self.tried().next_multiple_of(count);
+    /// Lets the sending end soon, when the number of datagrams is a multiple of `count`, so that
+    /// the account does not depend on a moment.
+    pub fn end_at_multiple_of(&self, count: u64) {
+        // What is being sent right now does not look at this any more.
+        let until = (self.tried() + MARGIN).next_multiple_of(count);
         self.shared.until.store(until, Ordering::Release);
-        self.finish(settle)
     }
 
     /// Waits until all is sent, and then until all of it has arrived, or nothing has for

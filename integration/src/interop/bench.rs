@@ -338,12 +338,12 @@ impl Bench {
 
     /// Ends the traffic, of which any may be lost.
     pub fn stop(&mut self, traffic: Traffic) -> (Account, Account) {
-        let end = |flow: RunningFlow| match traffic.count {
-            u64::MAX => flow.stop_at_multiple_of(ROUND, SETTLE),
-            _ => flow.finish(SETTLE),
-        };
-        let to_peer = end(traffic.to_peer);
-        let to_ours = end(traffic.to_ours);
+        if traffic.count == u64::MAX {
+            traffic.to_peer.end_at_multiple_of(ROUND);
+            traffic.to_ours.end_at_multiple_of(ROUND);
+        }
+        let to_peer = traffic.to_peer.finish(SETTLE);
+        let to_ours = traffic.to_ours.finish(SETTLE);
         self.counts.ours += tally(&to_peer);
         self.counts.peers += tally(&to_ours);
         (to_peer, to_ours)

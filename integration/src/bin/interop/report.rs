@@ -45,9 +45,14 @@ pub(crate) fn write(json_path: &Path, markdown_path: &Path) -> Result<(), String
             }
         }
     }
-    let table = json!({ "kernel": kernel, "peers": versions, "cells": cells });
-    let text = serde_json::to_string_pretty(&table).map_err(|error| told(&error))?;
-    fs::write(json_path, text + "\n").map_err(|error| told(&error))?;
+    // A line for each cell, so that a difference shows what has changed.
+    let lines: Vec<String> = cells.iter().map(|cell| format!("    {cell}")).collect();
+    let versions_json = json!(versions);
+    let text = format!(
+        "{{\n  \"kernel\": {kernel},\n  \"peers\": {versions_json},\n  \"cells\": [\n{}\n  ]\n}}\n",
+        lines.join(",\n")
+    );
+    fs::write(json_path, text).map_err(|error| told(&error))?;
     fs::write(markdown_path, markdown(&kernel, &versions, &results)).map_err(|error| told(&error))
 }
 
