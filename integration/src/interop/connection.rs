@@ -427,7 +427,8 @@ secrets {{
     pub fn libreswan(&self, program: Program) -> LibreswanFiles {
         let (other, own) = self.ends();
         let far = match self.ours {
-            Role::Client if self.assigned => "%any",
+            // libreswan agrees to MOBIKE only with a client that may be anywhere.
+            Role::Client if self.assigned || self.mobike => "%any",
             Role::Client => self.seen_address(),
             Role::Server => other.address,
         };
