@@ -9,14 +9,14 @@ use epochgate_ike_wire::{
 };
 
 use crate::config::{IkeSuite, PostQuantum, TunnelConfig};
-use crate::crypto::{Crypto, Decapsulation, Kem};
+use crate::crypto::{Crypto, Decapsulation, Kem, Prf};
 use crate::io::Datagram;
 use crate::{Secret, Timestamp};
 
 use super::auth::{Authenticating, malformed};
 use super::context::{Context, Name};
 use super::init::Handshake;
-use super::keys::{IkeKeys, Nonces};
+use super::keys::{ByPart, IkeKeys, Nonces};
 use super::payloads::{Payloads, notify};
 use super::proposal::{IkeAlgorithms, kem_method};
 use super::sa::{IkeSa, Next};
@@ -260,16 +260,7 @@ fn fold(
 ) {
     let IkeAlgorithms { prf, cipher, .. } = handshake.algorithms;
     let prove = &handshake.keys.prove;
-    let digests = [
-        crypto.prf(prf, prove.initiator.expose(), &[initiator]),
-        crypto.prf(prf, prove.responder.expose(), &[responder]),
-    ];
-    handshake.intermediate = [
-        digests[0].expose(),
-        digests[1].expose(),
-        &IKE_AUTH_MESSAGE_ID.to_be_bytes(),
-    ]
-    .concat();
+    handshake.intermediate = int_auth(crypto, prf, prove, [initiator, responder]);
     let nonces = Nonces {
         initiator: handshake.nonce_initiator.as_bytes(),
         responder: handshake.nonce_responder.as_bytes(),
@@ -283,4 +274,23 @@ fn fold(
         &session.spis,
     );
     session.renew_keys(cipher, &handshake.keys);
+}
+
+/// `IntAuth_i1 | IntAuth_r1 | IKE_AUTH_MID` (RFC 9242 §3.3.2).
+pub(super) fn int_auth(
+    crypto: &dyn Crypto,
+    prf: Prf,
+    prove: &ByPart<Secret>,
+    [initiator, responder]: [&[u8]; 2],
+) -> Vec<u8> {
+    [
+        crypto
+            .prf(prf, prove.initiator.expose(), &[initiator])
+            .expose(),
+        crypto
+            .prf(prf, prove.responder.expose(), &[responder])
+            .expose(),
+        &IKE_AUTH_MESSAGE_ID.to_be_bytes(),
+    ]
+    .concat()
 }

@@ -519,7 +519,7 @@ impl InFlight {
 
 /// The part of IntAuth that one message is (RFC 9242 §3.3.2): headers as if there were neither
 /// fragments nor IV, padding and ICV, and then the plaintext.
-fn covered(header: &Header, plain: &Plain) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn covered(header: &Header, plain: &Plain) -> Result<Vec<u8>, EncodeError> {
     let mut octets = encrypted_header(header, plain.first, plain.text.len())?;
     octets.extend_from_slice(&plain.text);
     Ok(octets)

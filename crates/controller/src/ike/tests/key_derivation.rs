@@ -1,10 +1,14 @@
 //! Key derivation against values that were computed apart from this program, by Python's `hmac`
 //! straight from the formulas of RFC 7296 §2.13–2.17.
 
-use epochgate_ike_wire::IkeSpi;
+use epochgate_ike_wire::{Flags, IkeSpi, PayloadType};
 
 use super::*;
+use crate::crypto::{AesKey, Integrity};
+use crate::ike::intermediate::int_auth;
 use crate::ike::keys::{IkeKeys, IkeSpis, Nonces, SignedOctets, child_keys};
+use crate::ike::protect::Plain;
+use crate::ike::session::covered;
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
@@ -132,4 +136,90 @@ fn hmac_sha_512_with_a_128_bit_key() {
         auth: "ab2e2f877d4ef960b2baa76215fcb6b109083deb4936f4eee5007e25eb7d94f5\
                  ca2428730e0eb07dc889894fa9f6d4c7c4de7bf6e2bae3906a33976dd670b2cc",
     });
+}
+
+/// SK_ai and SK_ar stand before SK_ei and SK_er in an IKE SA's stream, but behind the encryption
+/// key in a Child SA's (RFC 7296 §2.14, §2.17).
+#[test]
+fn hmac_sha_256_with_aes_cbc_and_integrity_keys() {
+    check(&Expected {
+        prf: Prf::HmacSha256,
+        cipher: Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha256),
+        derive: "980a398cb132c73a4d87fabb66e7a2776668ee7b3563e36cbfed1ce4d36d593a",
+        encrypt: [
+            "14dd5b206218667a5a463890b68cb9f2439b1a89c568283df9cbe99510761c64\
+             7f51189d00aef8144a5c31edf28cfdf7bf28d13c952889e944486d1663675da6",
+            "411130726f926062e6cdd5acff19229cb325101cb8ba0ebda5a4c899a4747d2f\
+             7171ff3ade09ecbc255ff6c683fa60c6b7c6b555543083ef4314d2f9993e6795",
+        ],
+        prove: [
+            "562f6d97c529e0b74c7a2b07b7a9ee3ba88825d3de5d9efb334b11dfb4c0013f",
+            "b5ff587e1f830306248ff94efae656d147bb0f706817d26cfa2b3ffc1df81fe2",
+        ],
+        child: "6748c19a66a6fc432a3255bab6e49a9e6b2982ddc43a06cb50a079fd1e86630e\
+                7a58fcae437c929d9de5482fc9f2b4acffa5f21b1a88cd88c83c616503ce4b4e\
+                cb919162f057dd86ec1f5df4f6271ff74f0c897cd0b3754d5bde1225c6b2acab\
+                734cc0dcd8af63ec9e6a18a145f568eafa93e73ef3ad6239fe523d0dc2a17bd6",
+        child_with_key_exchange: "5395d9ccf84759ab69429dcdf209136c47b3d07ac71352f317cc0f020cb04317\
+                b26edc46e37ee04aedd920d8417153fd3a8894b1dc090ebf9983386dcf603367\
+                5efb407531c2e71992f57c288369b29b0c14aa486b15883d657db071a66c7925\
+                4f6c9d6ed85d6810c76f3c9b36647330e51ce5973acd25d8b43c7e3d5106f70d",
+        auth: "93f197468b611a59a5059b808bc044e1fb912bcd36538d35dc66e7d34734f309",
+    });
+}
+
+/// SKEYSEED(1) and the keys that come of it (RFC 9370 §2.2.2), and what AUTH covers of both
+/// IKE_INTERMEDIATE messages (RFC 9242 §3.3.2).
+#[test]
+fn an_additional_key_exchange_renews_the_keys_and_is_covered_by_auth() {
+    let ring = Ring::new();
+    let (prf, cipher) = (
+        Prf::HmacSha256,
+        Cipher::AesCbc(AesKey::Bits256, Integrity::HmacSha256),
+    );
+    let nonce_initiator: Vec<u8> = (0..32).collect();
+    let nonce_responder: Vec<u8> = (100..132).collect();
+    let nonces = Nonces {
+        initiator: &nonce_initiator,
+        responder: &nonce_responder,
+    };
+    let spis = IkeSpis {
+        initiator: IkeSpi(0x0011_2233_4455_6677_u64.to_be_bytes()),
+        responder: IkeSpi(0x8899_aabb_ccdd_eeff_u64.to_be_bytes()),
+    };
+    let first = Secret::from((200..232).collect::<Vec<u8>>());
+    let second = Secret::from((50..82).collect::<Vec<u8>>());
+    let keys = IkeKeys::derive(&ring, prf, cipher, &first, nonces, &spis);
+    let old = (prf, &keys.derive);
+    let renewed = IkeKeys::succeed(&ring, old, (prf, cipher), &second, nonces, &spis);
+    assert_eq!(
+        hex(renewed.derive.expose()),
+        "b59a44cc0106b3a4efc26ea60e81d9e8b3c3e2c173c298a07b8653befe0535d2"
+    );
+    assert_eq!(
+        hex(renewed.protect.initiator.expose()),
+        "f352a6d3017acd214246d08b4c18517771f073d776cd52c2437f1a380d25d0ba\
+         d9fa28ab40acbc887107939ba237dd4ed08a8600ce5bf7ef03828fe40eb3a61c"
+    );
+
+    let message = |response: bool, length: u8| {
+        let flags = Flags {
+            initiator: !response,
+            response,
+            version: false,
+        };
+        let exchange = ExchangeType::IkeIntermediate;
+        let header = Header::new(spis.initiator, spis.responder, exchange, flags, 1);
+        let plain = Plain {
+            first: PayloadType::KEY_EXCHANGE,
+            text: (0..length).collect(),
+        };
+        covered(&header, &plain).unwrap()
+    };
+    let (request, response) = (message(false, 10), message(true, 20));
+    assert_eq!(
+        hex(&int_auth(&ring, prf, &keys.prove, [&request, &response])),
+        "ff1e2bd3ed2b3667b4c459e03c9bfe51dc3c555cd6dae5890ef1f5b8fd19ed6f\
+         ba28277abcaa7654da81cc2dbc850ae113c59224d959f85c45caf82ba435f88b00000002"
+    );
 }
