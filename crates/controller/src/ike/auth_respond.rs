@@ -1,6 +1,7 @@
 //! IKE_AUTH as responder (RFC 7296 §1.2, §2.15, §2.21.2): who the peer is, whether it may, and the
 //! first Child SA. The answer waits until that Child SA is in the kernel.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use epochgate_ike_wire::{Identification, NotifyType, Payload};
@@ -140,7 +141,7 @@ fn admit(
         return Err(Denial::Fault(Fault::Syntax));
     };
     let (local, remote) = (session.path.local.ip(), session.path.remote.ip());
-    let known: Vec<(TunnelId, &Arc<TunnelConfig>)> = ctx
+    let mut known: Vec<(TunnelId, &Arc<TunnelConfig>)> = ctx
         .pad
         .peers(local, remote, &id.identity)
         .filter(|(_, config)| {
@@ -169,20 +170,24 @@ fn admit(
         }
     }
     let id_body = id.to_wire_body();
+    // Several tunnels to one peer: the one whose traffic the offer is about comes first, and the
+    // first that believes the peer has it.
+    known.sort_by_key(|(_, config)| Reverse(closeness(config, payloads)));
     let mut doubt = None;
-    let mut proven = Vec::new();
-    for (tunnel, config) in known.into_iter().take(JUDGED_MAX) {
-        let mut keyed = handshake.clone();
-        match ppk::judge(ctx, config, &mut keyed, &id_body, payloads) {
-            Ok(ppk) => proven.push((tunnel, config, ppk, keyed)),
-            Err(it) => doubt = doubt.or(Some(it)),
-        }
-    }
-    // Several tunnels to one peer: the one whose traffic the offer is about.
-    let closest = proven
+    let believer = known
         .into_iter()
-        .max_by_key(|(_, config, _, _)| closeness(config, payloads));
-    let Some((tunnel, config, ppk, keyed)) = closest else {
+        .take(JUDGED_MAX)
+        .find_map(|(tunnel, config)| {
+            let mut keyed = handshake.clone();
+            match ppk::judge(ctx, config, &mut keyed, &id_body, payloads) {
+                Ok(ppk) => Some((tunnel, config, ppk, keyed)),
+                Err(it) => {
+                    doubt.get_or_insert(it);
+                    None
+                }
+            }
+        });
+    let Some((tunnel, config, ppk, keyed)) = believer else {
         let who = id.identity.to_string();
         let reason = doubt.map(|doubt| doubt.explain(&who, config));
         return Err(Denial::Tunnel(
