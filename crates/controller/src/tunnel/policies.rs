@@ -187,26 +187,32 @@ impl Policies {
             .collect()
     }
 
+    /// Each stands beside a policy with the same selector for all protocols: that is how they are
+    /// known again after a crash. Guards have none inbound, where nothing needs to be exempted.
     fn exemptions(&self) -> impl Iterator<Item = PolicySpec> + '_ {
-        let exempt = self
-            .pairs
-            .iter()
-            .chain(&self.guards)
-            .filter(|pair| self.exempt_neighbour_discovery && pair.local.addr().is_ipv6());
-        exempt.flat_map(move |pair| {
+        const BOTH: &[PolicyDirection] = &[PolicyDirection::Out, PolicyDirection::In];
+        const OUT: &[PolicyDirection] = &[PolicyDirection::Out];
+        let pairs = self.pairs.iter().map(|pair| (pair, BOTH));
+        let guards = self.guards.iter().map(|pair| (pair, OUT));
+        let exempt = pairs
+            .chain(guards)
+            .filter(|(pair, _)| self.exempt_neighbour_discovery && pair.local.addr().is_ipv6());
+        exempt.flat_map(move |(pair, directions)| {
             let priority = self.priority(*pair).saturating_sub(EXEMPT_AHEAD);
             NEIGHBOUR_DISCOVERY.flat_map(move |icmpv6_type| {
-                let ways = [
-                    (PolicyDirection::Out, pair.local, pair.remote),
-                    (PolicyDirection::In, pair.remote, pair.local),
-                ];
-                ways.map(|(direction, source, destination)| PolicySpec {
-                    key: PolicyKey {
-                        icmpv6_type: Some(icmpv6_type),
-                        ..key(direction, source, destination, PolicyScope::Everything)
-                    },
-                    priority,
-                    action: PolicyAction::Exempt,
+                directions.iter().map(move |&direction| {
+                    let (source, destination) = match direction {
+                        PolicyDirection::Out => (pair.local, pair.remote),
+                        PolicyDirection::In | PolicyDirection::Fwd => (pair.remote, pair.local),
+                    };
+                    PolicySpec {
+                        key: PolicyKey {
+                            icmpv6_type: Some(icmpv6_type),
+                            ..key(direction, source, destination, PolicyScope::Everything)
+                        },
+                        priority,
+                        action: PolicyAction::Exempt,
+                    }
                 })
             })
         })
@@ -257,5 +263,54 @@ fn key(
         destination,
         icmpv6_type: None,
         scope,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use crate::Secret;
+    use crate::config::{Addressing, End, Identity, Role};
+
+    use super::*;
+
+    #[test]
+    fn every_exemption_stands_beside_a_policy_that_it_exempts_from() {
+        let end = |id: &str| End {
+            address: None,
+            id: Identity::Fqdn(id.into()),
+        };
+        let request = AddressRequest {
+            ipv4: true,
+            ipv6: true,
+            interface: "lo".into(),
+        };
+        let config = TunnelConfig {
+            local_traffic: vec!["2001:db8:99::7/128".parse().unwrap()],
+            remote_traffic: vec!["::/0".parse().unwrap()],
+            addressing: Addressing::Request(request),
+            ..TunnelConfig::new(
+                "laptop",
+                Role::Client,
+                end("laptop.example"),
+                end("hq.example"),
+                Secret::from(vec![0; 32]),
+            )
+        };
+        let reqids = Reqids { child: 1, hold: 2 };
+        let policies = Policies::new(&config, reqids).all_holding();
+        let exempted: Vec<_> = policies
+            .iter()
+            .filter(|policy| policy.action == PolicyAction::Exempt)
+            .collect();
+        assert!(!exempted.is_empty());
+        for exemption in exempted {
+            let key = PolicyKey {
+                icmpv6_type: None,
+                ..exemption.key
+            };
+            let beside = policies.iter().find(|policy| policy.key == key).unwrap();
+            assert!(exemption.priority < beside.priority, "{key:?}");
+        }
     }
 }
