@@ -22,7 +22,7 @@ use rtnetlink::packet_route::address::{
 use crate::addresses;
 use crate::route::{errno, text};
 
-/// Protocol of the addresses that we add (`ifa_proto`); `ip address show proto 69` lists them. The
+/// Protocol of the addresses that we add (IFA_PROTO), which recent versions of `ip address` show. The
 /// same number as our routes have.
 pub const ADDRESS_PROTOCOL: u8 = crate::route::ROUTE_PROTOCOL;
 
