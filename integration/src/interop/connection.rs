@@ -4,6 +4,7 @@
 
 use super::{Program, Role};
 use crate::libreswan::LibreswanFiles;
+use crate::manual::write_psk;
 use crate::net::Host;
 use crate::peer::{CLIENT_ID, PSK, SERVER_ID};
 use crate::pki::{KeyKind, Pki};
@@ -64,6 +65,10 @@ pub enum Proof {
     Certificates(KeyKind),
 }
 
+/// A post-quantum pre-shared key, and its name.
+const PPK: &str = "another-key-that-only-tests-use-0123456789";
+const PPK_ID: &str = "tests-ppk";
+
 /// The address that a server assigns to its client, where it does: its pool's only one.
 const ASSIGNED: &str = "10.99.0.9";
 pub(super) const ASSIGNED_NET: &str = "10.99.0.9/32";
@@ -89,6 +94,8 @@ pub struct Connection {
     pub assigned: bool,
     /// The IPv6 networks of both ends have a tunnel of their own, over the same IKE SA.
     pub second_child: bool,
+    /// Both mix a post-quantum pre-shared key into the keys of the IKE SA, and demand it.
+    pub ppk: bool,
     /// libreswan is told to agree to address changes; others do so by default.
     pub mobike: bool,
     /// The responder demands a cookie of everybody.
@@ -123,6 +130,7 @@ impl Connection {
             small_fragments: false,
             assigned: false,
             second_child: false,
+            ppk: false,
             mobike: false,
             cookies: false,
             liveness: false,
@@ -211,6 +219,9 @@ impl Connection {
 
     /// Puts epochgate's certificate, its key and the authority's beside its configuration.
     pub(super) fn give_ours(&self, host: &Host) {
+        if self.ppk {
+            write_psk(host, "ppk", PPK);
+        }
         let Some(pki) = &self.pki else {
             return;
         };
@@ -246,6 +257,11 @@ impl Connection {
                 "cert = \"own.pem\", key = \"own.key\"",
                 ", ca = [\"ca.pem\"]",
             ),
+        };
+        let ppk = if self.ppk {
+            format!("[tunnel.net.ppk]\nid = \"{PPK_ID}\"\nfile = \"ppk\"\n")
+        } else {
+            String::new()
         };
         let cookies = if self.cookies {
             "[ike]\ncookie-threshold = 0\n"
@@ -308,7 +324,7 @@ impl Connection {
         } else {
             String::new()
         };
-        format!("{cookies}{pool}{first}{path}{second}")
+        format!("{cookies}{pool}{first}{path}{ppk}{second}")
     }
 
     /// The ends of the second Child SA: this one, and the other.
@@ -354,6 +370,16 @@ impl Connection {
             ),
             (true, Role::Server) => ("vips = 0.0.0.0", String::new(), [true, false]),
         };
+        let (ppk, ppk_secret) = if self.ppk {
+            (
+                format!("ppk_id = {PPK_ID}\n        ppk_required = yes"),
+                format!(
+                    "    ppk-net {{\n        id = {PPK_ID}\n        secret = \"{PPK}\"\n    }}\n"
+                ),
+            )
+        } else {
+            Default::default()
+        };
         let network = |network, dynamic| if dynamic { "dynamic" } else { network };
         let second = if self.second_child {
             let (other, own) = self.second_ends();
@@ -374,6 +400,7 @@ impl Connection {
     net {{
         version = 2
         {addresses}
+        {ppk}
         local_addrs = {local}
         remote_addrs = {remote}
         rekey_time = 0
@@ -402,7 +429,7 @@ secrets {{
     ike-net {{
         secret = \"{PSK}\"
     }}
-}}
+{ppk_secret}}}
 ",
             own_id = own.id,
             other_id = other.id,
@@ -445,6 +472,7 @@ secrets {{
         } else {
             ""
         };
+        let ppk = if self.ppk { "ppk=insist" } else { "" };
         let mobike = if self.mobike { "mobike=yes" } else { "" };
         let version_2 = if program == Program::Libreswan4 {
             "ikev2=insist"
@@ -491,6 +519,7 @@ secrets {{
     {far_net}
     {algorithms}
     {mobike}
+    {ppk}
     {liveness}
 ",
                 near = own.address,
@@ -514,7 +543,10 @@ secrets {{
                 .filter(|line| !line.trim().is_empty())
                 .map(|line| format!("{line}\n"))
                 .collect(),
-            secrets: format!("@{} @{} : PSK \"{PSK}\"\n", own.id, other.id),
+            secrets: format!(
+                "@{0} @{1} : PSK \"{PSK}\"\n@{0} @{1} : PPKS \"{PPK_ID}\" \"{PPK}\"\n",
+                own.id, other.id
+            ),
             certificates: self
                 .pki
                 .as_ref()

@@ -81,6 +81,11 @@ pub const ROWS: &[Row] = &[
         play: ed25519,
     },
     Row {
+        name: "ppk",
+        title: "pre-shared key, and a post-quantum one that both demand (RFC 8784)",
+        play: |cell| establish(cell, |it| it.ppk = true),
+    },
+    Row {
         name: "fragmentation",
         title: "IKE messages in fragments, both ways (RFC 7383)",
         play: fragmentation,
