@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use super::Controller;
 use crate::Timestamp;
-use crate::config::{Config, End, Identity, OnStop, Role, TunnelConfig, TunnelName};
+use crate::config::{
+    Config, End, Identity, InterfaceConfig, OnStop, Role, TunnelConfig, TunnelName,
+};
 use crate::event::EventKind;
 use crate::io::{
-    Command, CommandId, CommandOutcome, Input, Output, PolicyKey, XfrmError, XfrmOp, XfrmReply,
+    Command, CommandId, CommandOutcome, IfId, Input, Output, PolicyKey, PolicyScope, XfrmError,
+    XfrmOp, XfrmReply,
 };
 use crate::ring_provider::Ring;
 
@@ -20,6 +23,7 @@ struct Spd {
     ours: BTreeSet<PolicyKey>,
     foreign: BTreeSet<PolicyKey>,
     removed: Vec<PolicyKey>,
+    interfaces: BTreeSet<IfId>,
 }
 
 impl Spd {
@@ -32,6 +36,14 @@ impl Spd {
                 });
             }
             XfrmOp::CreatePolicies(specs) => {
+                for spec in &specs {
+                    if let PolicyScope::RoutedTo(if_id) = spec.key.scope {
+                        assert!(
+                            self.interfaces.contains(&if_id),
+                            "there before its policies"
+                        );
+                    }
+                }
                 let mut keys = specs.iter().map(|spec| spec.key);
                 if keys.any(|key| self.foreign.contains(&key) || self.ours.contains(&key)) {
                     return Err(XfrmError::Exists("File exists".into()));
@@ -53,9 +65,15 @@ impl Spd {
             | XfrmOp::RemoveSa(_)
             | XfrmOp::ReadPackets(_)
             | XfrmOp::MoveSa(_)
-            | XfrmOp::ReportFirst { .. }
-            | XfrmOp::AddInterface(_)
-            | XfrmOp::RemoveInterface(_) => {}
+            | XfrmOp::ReportFirst { .. } => {}
+            XfrmOp::AddInterface(spec) => {
+                self.interfaces.insert(spec.if_id);
+            }
+            XfrmOp::RemoveInterface(if_id) => {
+                let used = |key: &PolicyKey| key.scope == PolicyScope::RoutedTo(if_id);
+                assert!(!self.ours.iter().any(used), "its policies go first");
+                self.interfaces.remove(&if_id);
+            }
         }
         Ok(XfrmReply::Done)
     }
@@ -222,4 +240,46 @@ fn a_tunnel_that_is_named_no_more_goes_down() {
     world.configure(vec![tunnel("b", &["10.3.0.0/16"])]);
     assert_eq!(world.spd.ours, policies_to("10.3.0.0/16"));
     assert_eq!(world.events, [EventKind::Down]);
+}
+
+fn routed(name: &str) -> TunnelConfig {
+    TunnelConfig {
+        interface: Some(InterfaceConfig {
+            name: "ipsec0".into(),
+            mtu: 1400,
+        }),
+        ..tunnel(name, &["10.2.0.0/16"])
+    }
+}
+
+#[test]
+fn an_interface_is_there_before_its_policies_and_goes_after_them() {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![routed("a")]);
+    assert_eq!(world.spd.interfaces.len(), 1);
+    // Before the interface, at it, its pings; in and fwd.
+    assert_eq!(world.spd.ours.len(), 5);
+    world.command(Command::Down(name_of("a")));
+    assert!(world.spd.ours.is_empty() && world.spd.interfaces.is_empty());
+}
+
+#[test]
+fn a_tunnel_that_is_routed_no_more_gives_its_interface_back() {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![routed("a")]);
+    world.configure(vec![tunnel("a", &["10.2.0.0/16"])]);
+    assert!(world.spd.interfaces.is_empty());
+    assert_eq!(world.spd.ours, policies_to("10.2.0.0/16"));
+}
+
+#[test]
+fn a_daemon_that_stops_and_blocks_leaves_the_interface_to_its_policies() {
+    let mut world = World::new(Spd::default());
+    let blocking = TunnelConfig {
+        on_stop: OnStop::Block,
+        ..routed("a")
+    };
+    world.configure(vec![blocking]);
+    world.command(Command::Shutdown);
+    assert_eq!((world.spd.ours.len(), world.spd.interfaces.len()), (5, 1));
 }
