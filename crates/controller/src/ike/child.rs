@@ -233,6 +233,7 @@ pub(super) fn child_error(kind: NotifyType) -> ChildError {
         NotifyType::TEMPORARY_FAILURE => ChildError::Temporary,
         NotifyType::NO_PROPOSAL_CHOSEN | NotifyType::INVALID_KE_PAYLOAD => ChildError::NoProposal,
         NotifyType::TS_UNACCEPTABLE => ChildError::Selectors,
+        NotifyType::SINGLE_PAIR_REQUIRED => ChildError::SinglePair,
         NotifyType::NO_ADDITIONAL_SAS => ChildError::NoAdditionalSas,
         other => ChildError::Notify(other.0),
     }

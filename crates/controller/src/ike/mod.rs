@@ -235,6 +235,8 @@ pub(crate) enum ChildError {
     NoProposal,
     /// TS_UNACCEPTABLE: selectors of both configurations do not meet.
     Selectors,
+    /// SINGLE_PAIR_REQUIRED: the peer wants a Child SA for each pair of addresses (RFC 7296 §2.9).
+    SinglePair,
     /// NO_ADDITIONAL_SAS.
     NoAdditionalSas,
     /// Another error notify.

@@ -92,7 +92,7 @@ impl Tunnel {
             ChildError::NoAdditionalSas => "(NO_ADDITIONAL_SAS)".to_owned(),
             ChildError::Temporary => "(TEMPORARY_FAILURE, again and again)".to_owned(),
             ChildError::Notify(kind) => format!("with notify {kind}"),
-            ChildError::Selectors | ChildError::Nonsense => String::new(),
+            ChildError::Selectors | ChildError::SinglePair | ChildError::Nonsense => String::new(),
         };
         let reason = format!("the peer refuses to rekey the IKE SA {why}; a new IKE SA is tried");
         self.answer_all(

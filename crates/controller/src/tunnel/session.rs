@@ -361,6 +361,10 @@ impl Tunnel {
             ChildError::Selectors => "the peer accepts none of our traffic selectors \
                  (TS_UNACCEPTABLE): make `traffic` of both ends meet"
                 .to_owned(),
+            ChildError::SinglePair => "the peer wants a Child SA for each pair of addresses \
+                 (SINGLE_PAIR_REQUIRED): give each pair a tunnel of its own, with single addresses \
+                 in `traffic`"
+                .to_owned(),
             ChildError::NoAdditionalSas => {
                 self.failed_epochs = self.failed_epochs.saturating_add(1);
                 "the peer wants no more Child SAs (NO_ADDITIONAL_SAS)".to_owned()
@@ -420,7 +424,9 @@ impl Tunnel {
                 format!("the peer's wish for a Child SA is refused with notify {kind}")
             }
             // Not our answers to an offer.
-            Refused::Child(ChildError::Temporary | ChildError::Nonsense) => return,
+            Refused::Child(
+                ChildError::Temporary | ChildError::SinglePair | ChildError::Nonsense,
+            ) => return,
             Refused::IkeRekey => {
                 "the peer's IKE algorithms for a rekey of the IKE SA meet none of \
                  ours (NO_PROPOSAL_CHOSEN): make `algorithms.ike` of both ends meet"
