@@ -441,6 +441,8 @@ impl Tunnel {
         let Some(number) = self.number_of(child) else {
             return;
         };
+        // Traffic may wait for it, and its ACQUIRE has been heard.
+        let was_awaited = self.is_client() && self.epoch(number).is_some_and(Epoch::is_candidate);
         self.drain(number, cx);
         self.shorten(number, cx.now + self.config.epoch.drain);
         self.settle(cx);
@@ -452,7 +454,7 @@ impl Tunnel {
             }
         }
         self.ping_successors(cx);
-        if self.config.start == Start::Always {
+        if self.config.start == Start::Always || was_awaited {
             self.replace_lost("the peer deleted the Child SA", cx);
         }
     }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use epochgate_controller::event::EventKind;
+use epochgate_controller::io::XfrmError;
+use epochgate_simulator::kernel::OpKind;
 use epochgate_simulator::network::{Matching, Rule};
 use epochgate_simulator::pair::{CLIENT_OUTER, Pair, Plan};
 
@@ -152,5 +154,32 @@ fn without_mobike_a_client_that_moves_makes_a_new_ike_sa() -> Outcome {
     pair.world.stop_flow(up);
     assert_eq!(moves(&pair), [0, 0]);
     assert_eq!(pair.world.account(up).clear, 0);
+    Ok(())
+}
+
+#[test]
+fn a_move_that_a_kernel_refuses_makes_a_new_epoch_there() -> Outcome {
+    for seed in 0..10 {
+        let mut pair = mobile().established(seed, crypto())?;
+        let node = if seed % 2 == 0 {
+            pair.client
+        } else {
+            pair.server
+        };
+        let refusal = XfrmError::Other("Operation not permitted".into());
+        pair.world.fail_next(node, OpKind::MoveSa, refusal);
+        let up = pair.upward(Duration::from_millis(20));
+        pair.world.move_to(pair.client, ELSEWHERE);
+        pair.await_that("it is there", Duration::from_secs(30), |pair| {
+            let server = pair.open(pair.server);
+            server.is_some_and(|epoch| epoch.outbound.destination == ELSEWHERE)
+        })?;
+        pair.await_open(Duration::from_secs(30))?;
+        pair.world.stop_flow(up);
+        pair.drain()?;
+        assert_eq!(pair.world.account(up).clear, 0);
+        let sas = (pair.sas(pair.client), pair.sas(pair.server));
+        assert_eq!(sas, (2, 2), "seed {seed}");
+    }
     Ok(())
 }
