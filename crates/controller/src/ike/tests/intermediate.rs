@@ -22,7 +22,13 @@ fn connected(client: PostQuantum, server: PostQuantum) -> Pair {
 
 #[test]
 fn an_additional_key_exchange_goes_between_init_and_auth() {
-    let mut pair = connected(PostQuantum::Prefer, PostQuantum::Prefer);
+    let wide = |config: &mut TunnelConfig| {
+        config.ike.post_quantum = PostQuantum::Prefer;
+        config.path.fragment_size = Some(1500);
+    };
+    let mut pair = Pair::with(wide, wide);
+    pair.connect();
+    pair.settle();
     assert_eq!(
         pair.ladder(),
         [
