@@ -11,6 +11,7 @@ mod certificates;
 mod children;
 mod collisions;
 mod eap;
+mod explore;
 mod failures;
 mod faults;
 mod flood;
@@ -26,6 +27,7 @@ mod mobike;
 mod nat;
 mod ppk;
 mod sharing;
+mod toy;
 mod virtual_addresses;
 
 use std::collections::BTreeMap;
@@ -223,13 +225,23 @@ impl Pair {
         server: impl FnOnce(&mut TunnelConfig),
     ) -> Self {
         let crypto: Arc<dyn Crypto> = Arc::new(Ring::new());
+        Self::with_crypto([Arc::clone(&crypto), crypto], limits, client, server)
+    }
+
+    /// With a provider of each end's own, the client's first.
+    fn with_crypto(
+        [client_crypto, server_crypto]: [Arc<dyn Crypto>; 2],
+        limits: Limits,
+        client: impl FnOnce(&mut TunnelConfig),
+        server: impl FnOnce(&mut TunnelConfig),
+    ) -> Self {
         let (mut for_client, mut for_server) = (config(End::Client), config(End::Server));
         client(&mut for_client);
         server(&mut for_server);
         Self {
             now: Timestamp::from_nanos(1_000_000_000),
-            client: Host::new(Arc::clone(&crypto), limits.clone(), for_client),
-            server: Host::new(crypto, limits, for_server),
+            client: Host::new(client_crypto, limits.clone(), for_client),
+            server: Host::new(server_crypto, limits, for_server),
             network: Vec::new(),
             rules: Vec::new(),
             sent: Vec::new(),
