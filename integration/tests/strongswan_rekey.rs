@@ -211,32 +211,81 @@ fn after_a_rekey_there_is_quiet() {
 }
 
 #[test]
-fn a_refused_rekey_of_the_ike_sa_costs_no_packet() {
+fn rekeys_of_the_ike_sa_by_either_end_cost_no_packet_and_no_epoch() {
     let net = network("ike_rekey", true);
     let (keys, wire) = (net.client_keys(), net.capture_client());
     let (client, server) = net.with_strongswan_server();
+    client.run(&["up", "branch"]);
     let there = from_client(&net).start();
-    settled(&client, 0);
+    let back = from_server(&net).start();
+    let first = settled(&client, 0);
 
-    let began = Instant::now();
-    server.swanctl(&["--rekey", "--ike", "branch"]);
-    client.wait_for("branch", LIMIT, |it| {
-        it["gate"] == "open" && open_epoch(it) > 1
-    });
-    println!(
-        "strongSwan's rekey of the IKE SA: open again after {:?}",
-        began.elapsed()
-    );
-    settled(&client, 1);
-    let there = there.stop(SETTLE);
-    println!("client to server {there}");
+    let mut spis = vec![ike_spis(&client)];
+    for by_us in [true, false, true, false] {
+        if by_us {
+            client.run(&["rekey", "branch", "--ike"]);
+        } else {
+            server.swanctl(&["--rekey", "--ike", "branch"]);
+        }
+        let before = spis.last().cloned().unwrap_or_default();
+        client.wait_for("branch", LIMIT, |tunnel| spis_of(tunnel) != before);
+        spis.push(ike_spis(&client));
+    }
+    println!("IKE SPIs: {spis:?}");
+    assert_eq!(settled(&client, 0), first, "the epoch is the same");
+    // The IKE SA as it is now serves: either end rekeys the Child SA over it.
+    client.run(&["rekey", "branch"]);
+    let second = settled(&client, first);
+    server.rekey_child("branch");
+    settled(&client, second);
+
+    let (there, back) = (there.stop(SETTLE), back.stop(SETTLE));
+    println!("client to server {there}\nserver to client {back}");
     assert_all_delivered(&there);
+    assert_all_delivered(&back);
     assert_eq!(server.installed(), 1, "{}", server.sas());
 
     let trace = Trace::of(wire.stop(), &keys);
     audit::nothing_in_clear(&trace, &protected()).expect("all in ESP");
     let used = audit::nothing_before_proof(&trace).expect("held until proven");
-    // The second, and perhaps one more: both ends begin anew.
-    assert!((2..=3).contains(&used.len()), "{used:?}");
-    println!("exchanges {:?}", audit::exchanges(&trace));
+    assert_eq!(used.len(), 3, "{used:?}");
+}
+
+#[test]
+fn a_new_ike_sa_with_strongswan_costs_no_packet() {
+    let net = network("reauthentication", true);
+    let (keys, wire) = (net.client_keys(), net.capture_client());
+    let (client, server) = net.with_strongswan_server();
+    client.run(&["up", "branch"]);
+    let there = from_client(&net).start();
+    let back = from_server(&net).start();
+    let first = settled(&client, 0);
+    let before = ike_spis(&client);
+
+    client.run(&["rekey", "branch", "--reauthenticate"]);
+    settled(&client, first);
+    assert_ne!(ike_spis(&client), before);
+
+    let (there, back) = (there.stop(SETTLE), back.stop(SETTLE));
+    println!("client to server {there}\nserver to client {back}");
+    assert_all_delivered(&there);
+    assert_all_delivered(&back);
+    assert_eq!(server.installed(), 1, "{}", server.sas());
+
+    let trace = Trace::of(wire.stop(), &keys);
+    audit::nothing_in_clear(&trace, &protected()).expect("all in ESP");
+    let used = audit::nothing_before_proof(&trace).expect("held until proven");
+    assert_eq!(used.len(), 2, "{used:?}");
+}
+
+/// Both SPIs of the newest IKE SA.
+fn spis_of(tunnel: &Value) -> String {
+    let newest = tunnel["ike"].as_array().and_then(|all| all.last());
+    newest.map_or_else(String::new, |sa| {
+        format!("{} {}", sa["initiator_spi"], sa["responder_spi"])
+    })
+}
+
+fn ike_spis(daemon: &Epochgate) -> String {
+    spis_of(&daemon.wait_for("branch", LIMIT, |_| true))
 }
