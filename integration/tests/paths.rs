@@ -16,7 +16,7 @@ use epochgate_integration::topology::{
 };
 use epochgate_integration::{Account, Epochgate, Topology, UdpFlow, Watch};
 use serde_json::Value;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -121,15 +121,15 @@ fn keepalives(records: &[Record], from: &str, to: &str) -> usize {
     const ETHERNET: usize = 14;
     const IPV4: usize = 20;
     const UDP: usize = 8;
-    let octets = |address: &str| match address.parse().expect("an IPv4 address") {
-        IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(_) => panic!("not IPv4"),
+    let octets = |address: &str| {
+        let address: Ipv4Addr = address.parse().expect("an IPv4 address");
+        address.octets()
     };
     let is_keepalive = |record: &&Record| {
         let Some(ip) = record.frame().get(ETHERNET..) else {
             return false;
         };
-        ip.len() >= IPV4 + UDP + 1
+        ip.len() > IPV4 + UDP
             && ip[9] == 17
             && ip[12..16] == octets(from)
             && ip[16..20] == octets(to)

@@ -19,8 +19,8 @@ const CHACHA20: &str = "rfc7539esp(chacha20,poly1305)";
 
 /// The key of one SA.
 pub(super) enum EspKey {
-    Aead(AeadKey),
-    Cbc(CbcKey),
+    Aead(Box<AeadKey>),
+    Cbc(Box<CbcKey>),
 }
 
 /// The key of an SA whose algorithm encrypts and authenticates in one.
@@ -36,12 +36,14 @@ impl EspKey {
         let extended_sequence = sa.replay_window.extended;
         match &sa.protection {
             Protection::Aead(aead) => {
-                AeadKey::new(&aead.name, aead.key.expose(), extended_sequence).map(Self::Aead)
+                AeadKey::new(&aead.name, aead.key.expose(), extended_sequence)
+                    .map(|key| Self::Aead(Box::new(key)))
             }
             Protection::Encryption {
                 cipher,
                 integrity: Some(integrity),
-            } => CbcKey::new(cipher, integrity, extended_sequence).map(Self::Cbc),
+            } => CbcKey::new(cipher, integrity, extended_sequence)
+                .map(|key| Self::Cbc(Box::new(key))),
             Protection::Larval
             | Protection::Encryption {
                 integrity: None, ..

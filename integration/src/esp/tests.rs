@@ -23,7 +23,7 @@ fn sa(key: AeadKey) -> LoggedSa {
         reqid: 7,
         at: Timestamp::default(),
         algorithm: AES_GCM.to_owned(),
-        key: Some(Arc::new(EspKey::Aead(key))),
+        key: Some(Arc::new(EspKey::Aead(Box::new(key)))),
     }
 }
 
