@@ -13,7 +13,7 @@ const CLIENT_ROUTER: &str = "192.0.2.1";
 pub(super) fn mobike(cell: Cell) -> Outcome {
     if !cell.program.is_strongswan() && cell.ours == Role::Server {
         return Outcome::NotTried(
-            "libreswan follows an address change only by a script of its own",
+            "its configuration here names the address that it comes from, so it does not move",
         );
     }
     let mut connection = Connection::new(cell.ours);
