@@ -138,17 +138,6 @@ fn the_ike_sa_of_an_idle_tunnel_is_rekeyed_by_its_lifetime() -> Outcome {
 }
 
 #[test]
-fn a_peer_that_refuses_to_rekey_gets_a_new_ike_sa_in_time() -> Outcome {
-    let mut plan = Plan::default();
-    plan.client.ike_sa.lifetime = 100 * SECOND;
-    // It takes what IKE_SA_INIT agreed on for any group, but has none left for a rekey.
-    let mut pair = plan.established(28, crypto())?;
-    traffic_survives(&mut pair, 100 * MILLISECOND, 1, |pair| {
-        pair.world.run_for(300 * SECOND)
-    })
-}
-
-#[test]
 fn an_operator_hears_when_there_is_no_ike_sa_to_rekey() -> Outcome {
     let mut pair = crate::started(29)?;
     for command in [
