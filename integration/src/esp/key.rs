@@ -18,7 +18,6 @@ const AES_GCM: &str = "rfc4106(gcm(aes))";
 const CHACHA20: &str = "rfc7539esp(chacha20,poly1305)";
 
 /// The key of one SA.
-#[allow(clippy::large_enum_variant, reason = "a test keeps a handful of them")]
 pub(super) enum EspKey {
     Aead(Box<AeadKey>),
     Cbc(Box<CbcKey>),
