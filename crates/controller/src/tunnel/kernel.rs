@@ -436,6 +436,7 @@ impl Tunnel {
         }
         for (number, session) in gone {
             self.epochs.retain(|epoch| epoch.number != number);
+            self.epochs.shrink_to_fit();
             self.event(cx, Some(number), EventKind::EpochRemoved);
             self.close_if_spare(session, cx);
         }

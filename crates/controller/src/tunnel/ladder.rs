@@ -140,6 +140,7 @@ impl Tunnel {
             if self.sessions.len() >= SESSIONS_MAX {
                 self.forget_spare_session(cx);
             }
+            self.sessions.reserve_exact(1);
             self.sessions.push(Session {
                 id: session,
                 peer: None,
@@ -252,6 +253,7 @@ impl Tunnel {
             !self.contacted,
             cx.now,
         );
+        self.sessions.reserve_exact(1);
         self.sessions.push(Session {
             id: session,
             peer: None,

@@ -107,6 +107,7 @@ impl Tunnel {
                 if self.sessions.len() >= SESSIONS_MAX {
                     self.forget_spare_session(cx);
                 }
+                self.sessions.reserve_exact(1);
                 self.sessions.push(Session {
                     id: session,
                     peer: Some(peer),
@@ -243,6 +244,8 @@ impl Tunnel {
             cx.out
                 .xfrm(Owner::Tunnel(self.id, awaited), XfrmOp::AddSa(spec));
         }
+        // Most tunnels have one; a vector would make room for four.
+        self.epochs.reserve_exact(1);
         self.epochs.push(epoch);
     }
 
@@ -323,6 +326,7 @@ impl Tunnel {
             return;
         };
         let epoch = self.epochs.remove(index);
+        self.epochs.shrink_to_fit();
         let present = [
             (epoch.in_kernel.outbound, epoch.outbound),
             (epoch.in_kernel.inbound, epoch.inbound),
@@ -518,6 +522,7 @@ impl Tunnel {
         let keep_epochs = *reason == CloseReason::NoAnswer && self.is_client();
         if keep_epochs {
             self.sessions.retain(|known| known.id != session);
+            self.sessions.shrink_to_fit();
         } else {
             self.session_over(session, cx.now + self.config.epoch.drain, cx);
         }
@@ -572,6 +577,7 @@ impl Tunnel {
     /// An IKE SA is over: so are its Child SAs (RFC 7296 §1.4.1).
     fn session_over(&mut self, session: IkeSaId, inbound_until: Timestamp, cx: &mut Context<'_>) {
         self.sessions.retain(|known| known.id != session);
+        self.sessions.shrink_to_fit();
         let numbers: Vec<EpochNumber> = self
             .epochs
             .iter()
