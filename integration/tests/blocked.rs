@@ -91,7 +91,9 @@ fn while_the_new_epoch_is_blocked_the_old_one_carries_all_traffic() {
     up.assert_perfect();
     down.assert_perfect();
     let judged = watch.judge();
-    assert_eq!(judged.proofs.len(), 2, "two epochs carried traffic");
+    // The old one and the new one; a further one where the next attempt had begun by then.
+    let epochs = judged.proofs.len();
+    assert!((2..=3).contains(&epochs), "{epochs} epochs carried traffic");
 
     // While ESP was blocked: a negotiation, its pings, and then the next negotiation.
     let mut story = Vec::new();
