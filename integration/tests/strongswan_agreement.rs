@@ -212,13 +212,13 @@ fn what_we_refuse_a_strongswan_client_is_in_the_log() {
         ),
         (
             "proposals = aes256gcm16-prfsha256-x25519",
-            "proposals = aes256-sha256-modp2048",
+            "proposals = aes256-sha1-modp1024",
             "NO_PROPOSAL_CHOSEN",
             "its IKE algorithms meet none of ours",
         ),
         (
             "esp_proposals = aes256gcm16-x25519",
-            "esp_proposals = aes256-sha256",
+            "esp_proposals = aes256-sha1",
             "NO_PROPOSAL_CHOSEN",
             "the peer's ESP algorithms meet none of ours",
         ),
