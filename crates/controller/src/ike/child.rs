@@ -92,7 +92,8 @@ impl Offer {
         ]
     }
 
-    /// Reads the peer's answer, which must stay within what we asked for.
+    /// Reads the peer's answer, which must stay within what we asked for: also, transport mode is not
+    /// the responder's to choose (RFC 7296 §1.3.1), and its SAs would not understand ours.
     pub(super) fn accept(
         &self,
         config: &TunnelConfig,
@@ -100,6 +101,9 @@ impl Offer {
     ) -> Result<Agreed, ChildError> {
         if let Some(error) = answer.error() {
             return Err(child_error(error.kind));
+        }
+        if answer.notify(NotifyType::USE_TRANSPORT_MODE).is_some() {
+            return Err(ChildError::Nonsense);
         }
         let (Some(proposals), Some(ours), Some(theirs)) = (
             &answer.proposals,

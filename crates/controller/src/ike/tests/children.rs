@@ -3,6 +3,7 @@
 use epochgate_ike_wire::{Nonce, Proposal, Protocol, Transform};
 
 use super::*;
+use crate::ike::payloads::notify;
 use crate::ike::proposal;
 
 fn with_groups(client: &'static [Group], server: &'static [Group]) -> Pair {
@@ -345,6 +346,69 @@ fn transport_mode_is_answered_in_tunnel_mode() {
         [NotifyType::ESP_TFC_PADDING_NOT_SUPPORTED]
     );
     assert!(matches!(answer[0], Payload::SecurityAssociation(_)));
+}
+
+/// The server answers the client's request with USE_TRANSPORT_MODE, which was not in it.
+fn answer_in_transport_mode(pair: &mut Pair) {
+    let (now, sa, child) = (pair.now, pair.server.sa(), pair.server.child().id);
+    let host = &mut pair.server;
+    host.endpoint.step(sa, now, |sa, _| {
+        let IkeSa::Established(mut it) = sa else {
+            panic!("not established")
+        };
+        let unasked = notify(NotifyType::USE_TRANSPORT_MODE);
+        it.kept.as_mut().unwrap().accepted.push(unasked);
+        Some(IkeSa::Established(it))
+    });
+    host.endpoint.child_ready(sa, child, true, now);
+    pair.settle();
+}
+
+#[test]
+fn transport_mode_that_was_not_asked_for_is_refused_and_the_child_deleted() {
+    let mut pair = Pair::established();
+    pair.server.installs = None;
+    let (old, sa, now) = (pair.client.child().id, pair.client.sa(), pair.now);
+    for replaces in [None, Some(old)] {
+        let before = pair.client.events.len();
+        match replaces {
+            None => pair.client.endpoint.new_child(sa, TUNNEL, now),
+            Some(old) => pair.client.endpoint.rekey_child(sa, old, now),
+        }
+        pair.run(Duration::from_millis(15));
+        answer_in_transport_mode(&mut pair);
+        let [
+            IkeEvent::ChildRefused {
+                replaces: told,
+                error,
+            },
+        ] = pair.client.events[before..]
+        else {
+            panic!("{:?}", &pair.client.events[before..])
+        };
+        assert_eq!((told, error), (replaces, ChildError::Nonsense));
+        let deleted = pair.server.events.last();
+        assert!(matches!(deleted, Some(IkeEvent::ChildDeletedByPeer(_))));
+        // What was there stays.
+        assert!(pair.client.is_established() && pair.server.is_established());
+        assert_eq!(
+            (pair.client.child().id, pair.client.children.len()),
+            (old, 1)
+        );
+        pair.assert_same_child();
+    }
+}
+
+#[test]
+fn a_first_child_in_transport_mode_is_refused_and_the_ike_sa_stays() {
+    let mut pair = Pair::new();
+    pair.server.installs = None;
+    pair.connect();
+    pair.run(Duration::from_millis(35));
+    answer_in_transport_mode(&mut pair);
+    assert_eq!(refusals(&pair.client), [ChildError::Nonsense]);
+    assert!(pair.client.children.is_empty() && pair.server.children.is_empty());
+    assert!(pair.client.is_established() && pair.server.is_established());
 }
 
 #[test]
