@@ -8,7 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use super::toy::{Toy, hash};
+use super::ike_rekey::rekeys;
+use super::toy::{NonceOrder, Toy, hash};
 use super::*;
 use crate::ike::Side;
 
@@ -63,9 +64,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, acts: [Act; 2], budget: Budget) -> Self {
+    /// The server's nonces are above all of the client's, so the lowest of an exchange is the one
+    /// that the client drew for it, and `order` says which of two exchanges has the lower.
+    fn new(order: NonceOrder, acts: [Act; 2], budget: Budget) -> Self {
         let mut pair = Pair::with_crypto(
-            [Arc::new(Toy::new(seed)), Arc::new(Toy::new(!seed))],
+            [
+                Arc::new(Toy::new(SEED, order)),
+                Arc::new(Toy::new(!SEED, NonceOrder::Top)),
+            ],
             Limits::default(),
             |_| (),
             |_| (),
@@ -264,12 +270,12 @@ struct Tally {
 }
 
 /// Goes through all orders.
-fn explore(seed: u64, acts: [Act; 2], budget: Budget) -> Tally {
+fn explore(order: NonceOrder, acts: [Act; 2], budget: Budget) -> Tally {
     let mut tally = Tally::default();
     let mut seen = BTreeSet::new();
     let mut paths: Vec<Vec<usize>> = vec![Vec::new()];
     while let Some(path) = paths.pop() {
-        let mut run = Run::new(seed, acts, budget);
+        let mut run = Run::new(order, acts, budget);
         let mut taken = Vec::new();
         for index in &path {
             let choice = run.choices()[*index];
@@ -282,14 +288,14 @@ fn explore(seed: u64, acts: [Act; 2], budget: Budget) -> Tally {
             if !seen.insert(run.digest()) {
                 break;
             }
-            assert!(path.len() < CHOICES_MAX, "{acts:?}, seed {seed}: {taken:?}");
+            assert!(path.len() < CHOICES_MAX, "{acts:?}, {order:?}: {taken:?}");
             tally.states += 1;
             tally.longest = tally.longest.max(path.len());
             let choices = run.choices();
             let Some(first) = choices.first() else {
                 tally.ends += 1;
                 if let Err(what) = run.judge() {
-                    panic!("{acts:?}, seed {seed}: {taken:?}: {what}");
+                    panic!("{acts:?}, {order:?}: {taken:?}: {what}");
                 }
                 break;
             };
@@ -321,22 +327,57 @@ fn budgets() -> Vec<Budget> {
     }
 }
 
-/// In each order of both nonces: either end's exchange is the redundant one.
-const SEEDS: [u64; 2] = [1, 4];
+/// Of SPIs and keys, which decide nothing.
+const SEED: u64 = 1;
+
+/// Either exchange of two is the one with the lower nonce.
+const ORDERS: [NonceOrder; 2] = [NonceOrder::Rising, NonceOrder::Falling];
 
 fn every_order_of(client: Act, server: Act) {
-    // Nonces decide only between two of a kind.
-    let seeds = if client == server {
-        &SEEDS[..]
-    } else {
-        &SEEDS[..1]
-    };
+    // Nonces decide only between two rekeys of the same SA (RFC 7296 §2.8.1, §2.8.2).
+    let decided = client == server && matches!(client, Act::RekeyIke | Act::RekeyChild);
+    let orders = if decided { &ORDERS[..] } else { &ORDERS[..1] };
     for budget in budgets() {
-        for &seed in seeds {
-            let tally = explore(seed, [client, server], budget);
-            println!("{client:?} and {server:?}, {budget:?}: {tally:?}");
+        for &order in orders {
+            let tally = explore(order, [client, server], budget);
+            println!("{client:?} and {server:?}, {order:?}, {budget:?}: {tally:?}");
             assert!(tally.ends > 0);
         }
+    }
+}
+
+/// Who started the rekey that stays, of two requests that cross with no trouble at all.
+fn winner(order: NonceOrder, act: Act) -> End {
+    let none = Budget {
+        losses: 0,
+        copies: 0,
+        delays: 0,
+    };
+    let mut run = Run::new(order, [act; 2], none);
+    for end in [End::Client, End::Server] {
+        run.take(Choice::Act(end));
+    }
+    while !run.pair.network.is_empty() {
+        run.take(Choice::Deliver(0));
+    }
+    let client = &run.pair.client;
+    let ours = match act {
+        Act::RekeyIke => rekeys(client) == [Side::Us],
+        Act::RekeyChild => client.child().started_by == Side::Us,
+        Act::NewChild | Act::DeleteChild | Act::Close => panic!("{act:?} has no winner"),
+    };
+    if let Err(what) = run.judge() {
+        panic!("{act:?}, {order:?}: {what}");
+    }
+    if ours { End::Client } else { End::Server }
+}
+
+#[test]
+fn the_order_of_nonces_says_which_of_two_crossing_rekeys_stays() {
+    // The client draws for its own request first: rising, that is the lowest of the four.
+    for act in [Act::RekeyIke, Act::RekeyChild] {
+        assert_eq!(winner(NonceOrder::Rising, act), End::Server, "{act:?}");
+        assert_eq!(winner(NonceOrder::Falling, act), End::Client, "{act:?}");
     }
 }
 

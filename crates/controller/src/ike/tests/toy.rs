@@ -5,23 +5,55 @@ use std::sync::Mutex;
 
 use crate::Secret;
 use crate::crypto::{Cipher, Crypto, CryptoError, Decapsulation, Group, Kem, KeyExchange, Prf};
+use crate::ike::limits::NONCE_LEN;
 
 /// Multiplier and increment of the generator and of the hash (Knuth's MMIX).
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 const INCREMENT: u64 = 1_442_695_040_888_963_407;
 
-/// A provider; the seed decides SPIs and nonces.
-pub(super) struct Toy(Mutex<u64>);
+/// How the nonces of one end lie to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NonceOrder {
+    /// Each is above the one before, and below all [`Self::Top`].
+    Rising,
+    /// Each is below the one before, and below all [`Self::Top`].
+    Falling,
+    Top,
+}
+
+/// A provider; the seed decides SPIs and nonces, but for how nonces lie to each other.
+pub(super) struct Toy {
+    state: Mutex<u64>,
+    order: NonceOrder,
+    /// How many nonces were drawn.
+    nonces: Mutex<u8>,
+}
 
 impl Toy {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(Mutex::new(mix(seed, INCREMENT)))
+    pub(super) fn new(seed: u64, order: NonceOrder) -> Self {
+        Self {
+            state: Mutex::new(mix(seed, INCREMENT)),
+            order,
+            nonces: Mutex::new(0),
+        }
     }
 
     fn draw(&self) -> u64 {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
         *state = mix(*state, INCREMENT);
         *state
+    }
+
+    /// The first octet of the next nonce, which puts it in order.
+    fn place(&self) -> u8 {
+        let mut nonces = self.nonces.lock().unwrap();
+        *nonces += 1;
+        assert!(*nonces < 0x80, "more nonces than places");
+        match self.order {
+            NonceOrder::Rising => *nonces,
+            NonceOrder::Falling => 0x80 - *nonces,
+            NonceOrder::Top => 0xff,
+        }
     }
 }
 
@@ -32,19 +64,31 @@ fn mix(state: u64, value: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
-/// A hash of the concatenation.
+/// A hash of a list of octet strings, by words: it is most of what a search does.
 pub(super) fn hash<'a>(data: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let octets = data.into_iter().flatten();
-    octets.fold(INCREMENT, |state, octet| mix(state, u64::from(*octet)))
+    let mut state = INCREMENT;
+    for octets in data {
+        let (words, rest) = octets.as_chunks::<8>();
+        for word in words {
+            state = mix(state, u64::from_be_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        state = mix(state, u64::from_be_bytes(last));
+        state = mix(state, octets.len() as u64);
+    }
+    state
 }
 
 fn stretch(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
-    let words = (0..length.div_ceil(8)).flat_map(|_| {
+    let mut octets = Vec::with_capacity(length + 8);
+    while octets.len() < length {
         state = mix(state, INCREMENT);
-        state.to_be_bytes()
-    });
-    words.take(length).collect()
+        octets.extend_from_slice(&state.to_be_bytes());
+    }
+    octets.truncate(length);
+    octets
 }
 
 struct Exchange {
@@ -73,6 +117,9 @@ impl KeyExchange for Exchange {
 impl Crypto for Toy {
     fn random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
         out.copy_from_slice(&stretch(self.draw(), out.len()));
+        if out.len() == NONCE_LEN {
+            out[0] = self.place();
+        }
         Ok(())
     }
 
