@@ -1,6 +1,8 @@
 //! Both ends act at once (RFC 7296 §1.4.1, §2.8.1, §2.25).
 
+use super::toy::{NonceOrder, Toy};
 use super::*;
+use crate::ike::Side;
 
 impl Pair {
     /// Both ends rekey the same Child SA in the same moment.
@@ -11,6 +13,35 @@ impl Pair {
             let (sa, child) = (host.sa(), host.child().id);
             host.endpoint.rekey_child(sa, child, now);
         }
+    }
+
+    /// With the client's nonces in this order, all below the server's.
+    fn with_nonces(order: NonceOrder) -> Self {
+        let mut pair = Self::with_crypto(
+            [
+                Arc::new(Toy::new(1, order)),
+                Arc::new(Toy::new(2, NonceOrder::Top)),
+            ],
+            Limits::default(),
+            |_| (),
+            |_| (),
+        );
+        pair.connect();
+        pair.settle();
+        pair
+    }
+
+    /// What tunnels do after a rekey: who started the one that stays deletes the old Child SA.
+    fn delete_replaced(&mut self) {
+        let now = self.now;
+        for end in [End::Client, End::Server] {
+            let host = self.host(end);
+            let (sa, child) = (host.sa(), host.child());
+            if let (Side::Us, Some(old)) = (child.started_by, child.replaces) {
+                host.endpoint.delete_child(sa, old, now);
+            }
+        }
+        self.settle();
     }
 
     /// Pairs of inbound and outbound SPIs, the client's view of both.
@@ -81,6 +112,108 @@ fn of_two_crossing_rekeys_one_survives_at_both_ends() {
         );
     }
     assert_eq!(losers.len(), 2, "either side loses now and then");
+}
+
+/// Both ends rekey the Child SA at once; `refusing` refuses the other's request, with what its
+/// configuration has meanwhile become, and takes what the other answers to its own.
+fn one_is_refused(order: NonceOrder, refusing: End, change: fn(&mut TunnelConfig)) -> Pair {
+    let mut pair = Pair::with_nonces(order);
+    pair.rekey_both();
+    let mut changed = config(refusing);
+    change(&mut changed);
+    let configure = |pair: &mut Pair, config| {
+        let tunnels = BTreeMap::from([(TUNNEL, Arc::new(config))]);
+        pair.host(refusing).endpoint.configure(tunnels);
+    };
+    configure(&mut pair, changed);
+    // Requests have arrived, responses have not.
+    pair.run(Duration::from_millis(15));
+    configure(&mut pair, config(refusing));
+    pair.settle();
+    pair.delete_replaced();
+    pair
+}
+
+fn assert_the_one_not_refused_stays(change: fn(&mut TunnelConfig), expected: ChildError) {
+    for order in [NonceOrder::Rising, NonceOrder::Falling] {
+        for refusing in [End::Client, End::Server] {
+            let mut pair = one_is_refused(order, refusing, change);
+            let refused = pair.host(refusing.other()).events.iter();
+            let errors: Vec<_> = refused
+                .filter_map(|event| match event {
+                    IkeEvent::ChildRefused { error, .. } => Some(*error),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(errors, [expected], "{order:?}, {refusing:?} refuses");
+            let [ours, theirs] = pair.spis();
+            assert_eq!(ours, theirs, "{order:?}, {refusing:?} refuses");
+            assert_eq!(ours.len(), 1, "{order:?}, {refusing:?} refuses");
+            assert_eq!(pair.host(refusing).child().started_by, Side::Us);
+            pair.assert_same_child();
+            pair.assert_one_ike_sa();
+        }
+    }
+}
+
+#[test]
+fn of_two_crossing_rekeys_the_one_with_ts_unacceptable_leaves_the_other() {
+    let elsewhere = |config: &mut TunnelConfig| {
+        config.local_traffic = vec!["10.77.0.0/16".parse().unwrap()];
+    };
+    assert_the_one_not_refused_stays(elsewhere, ChildError::Selectors);
+}
+
+#[test]
+fn of_two_crossing_rekeys_the_one_with_no_proposal_chosen_leaves_the_other() {
+    let unlike = |config: &mut TunnelConfig| config.esp.ciphers = vec![Cipher::ChaCha20Poly1305];
+    assert_the_one_not_refused_stays(unlike, ChildError::NoProposal);
+}
+
+#[test]
+fn two_crossing_rekeys_that_are_both_refused_leave_the_old_child() {
+    for order in [NonceOrder::Rising, NonceOrder::Falling] {
+        let mut pair = Pair::with_nonces(order);
+        let old = pair.spis();
+        pair.rekey_both();
+        for end in [End::Client, End::Server] {
+            let mut changed = config(end);
+            changed.local_traffic = vec!["10.77.0.0/16".parse().unwrap()];
+            let tunnels = BTreeMap::from([(TUNNEL, Arc::new(changed))]);
+            pair.host(end).endpoint.configure(tunnels);
+        }
+        pair.settle();
+        assert_eq!(pair.spis(), old);
+        pair.assert_one_ike_sa();
+    }
+}
+
+#[test]
+fn a_rekey_that_is_ordered_twice_is_made_once() {
+    // Both orders while nothing is under way, while the first is, and while it waits for its turn.
+    for (busy, between) in [(false, 0), (false, 5), (false, 15), (true, 5)] {
+        for end in [End::Client, End::Server] {
+            let mut pair = Pair::established();
+            let (now, sa) = (pair.now, pair.host(end).sa());
+            let child = pair.host(end).child().id;
+            if busy {
+                pair.host(end).endpoint.check_liveness(sa, now);
+            }
+            for _ in 0..2 {
+                let now = pair.now;
+                pair.host(end).endpoint.rekey_child(sa, child, now);
+                pair.run(Duration::from_millis(between));
+            }
+            pair.settle();
+            assert_eq!(pair.sent_by(end, ExchangeType::CreateChildSa), 1);
+            assert_eq!(pair.client.children.len(), 2, "the old one and one new one");
+            pair.delete_replaced();
+            let [ours, theirs] = pair.spis();
+            assert_eq!(ours, theirs);
+            assert_eq!(ours.len(), 1);
+            pair.assert_same_child();
+        }
+    }
 }
 
 #[test]
