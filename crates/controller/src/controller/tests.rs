@@ -1,6 +1,8 @@
 //! Whose policies are whose, when tunnels come and go: the controller on an SPD that somebody else
 //! uses too.
 
+mod renewal;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,8 @@ use crate::config::{
 };
 use crate::event::EventKind;
 use crate::io::{
-    Command, CommandId, CommandOutcome, IfId, Input, Output, PolicyKey, PolicyScope, XfrmError,
-    XfrmOp, XfrmReply,
+    Command, CommandId, CommandOutcome, ControlPing, Datagram, IfId, Input, Output, PolicyKey,
+    PolicyScope, XfrmError, XfrmOp, XfrmReply,
 };
 use crate::ring_provider::Ring;
 
@@ -24,6 +26,8 @@ struct Spd {
     foreign: BTreeSet<PolicyKey>,
     removed: Vec<PolicyKey>,
     interfaces: BTreeSet<IfId>,
+    /// What passed each of the SAs.
+    packets: u64,
 }
 
 impl Spd {
@@ -63,9 +67,9 @@ impl Spd {
             }
             XfrmOp::AddSa(_)
             | XfrmOp::RemoveSa(_)
-            | XfrmOp::ReadPackets(_)
             | XfrmOp::MoveSa(_)
             | XfrmOp::ReportFirst { .. } => {}
+            XfrmOp::ReadPackets(_) => return Ok(XfrmReply::Packets(self.packets)),
             XfrmOp::AddInterface(spec) => {
                 self.interfaces.insert(spec.if_id);
             }
@@ -86,6 +90,9 @@ struct World {
     now: Timestamp,
     answers: Vec<CommandOutcome>,
     events: Vec<EventKind>,
+    /// Under way.
+    sent: Vec<Datagram>,
+    pings: Vec<ControlPing>,
 }
 
 impl World {
@@ -96,6 +103,8 @@ impl World {
             now: Timestamp::ZERO,
             answers: Vec::new(),
             events: Vec::new(),
+            sent: Vec::new(),
+            pings: Vec::new(),
         }
     }
 
@@ -112,9 +121,9 @@ impl World {
                     Output::Answer(_, outcome) => self.answers.push(outcome),
                     Output::Event(event) => self.events.push(event.kind),
                     Output::Wait(..) => break,
-                    Output::Datagram(_)
-                    | Output::Ping(_)
-                    | Output::FindSource(_)
+                    Output::Datagram(datagram) => self.sent.push(datagram),
+                    Output::Ping(ping) => self.pings.push(ping),
+                    Output::FindSource(_)
                     | Output::AddRoute(_)
                     | Output::RemoveRoute(_)
                     | Output::Keepalive { .. }
