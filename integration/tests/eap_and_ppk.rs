@@ -55,11 +55,7 @@ fn network(name: &str) -> Topology {
         copy(&own.certificate, &folder.join("x509"), "own.pem");
         copy(&own.key, &folder.join("private"), "own.key");
         copy(&pki.authority(), &folder.join("x509ca"), "ca.pem");
-        secret(
-            host,
-            "users",
-            &format!("bob:other\nalice:{PASSWORD}\n{CLIENT_ID}:{PASSWORD}\n"),
-        );
+        secret(host, "users", &format!("bob:other\nalice:{PASSWORD}\n"));
         secret(host, "password", PASSWORD);
         secret(host, "ppk", PPK);
     }
@@ -216,10 +212,10 @@ fn a_strongswan_server_lets_our_user_in() {
 fn a_strongswan_client_gets_in_as_our_user() {
     let net = network("eap_from_ss");
     let server = Epochgate::start(&net.server, &eap_server());
-    // Nobody asks for its EAP identity: it is the user of its IKE identity.
-    let local = "auth = eap-mschapv2";
+    // Its user is not its IKE identity: we ask for it.
+    let local = "auth = eap-mschapv2\n            eap_id = alice";
     let remote = "auth = pubkey\n            cacerts = ca.pem";
-    let config = strongswan(false, "", local, remote, &eap_secret(CLIENT_ID));
+    let config = strongswan(false, "", local, remote, &eap_secret("alice"));
     let client = StrongSwan::start(&net.client, &config);
     client.initiate();
     carries(&net, &server);

@@ -13,5 +13,6 @@ mod tests;
 pub(crate) use client::{Client, ClientStep};
 pub(crate) use server::{Server, ServerStep};
 
-/// Exchanges of one EAP conversation at most; MSCHAPv2 with an identity takes four.
+/// Requests that a client answers in one EAP conversation at most; MSCHAPv2 with an identity takes
+/// three, and Success.
 pub(crate) const ROUNDS_MAX: u32 = 10;

@@ -61,7 +61,9 @@ impl Client {
                 id,
                 kind: kind::IDENTITY,
                 ..
-            }) => ClientStep::Answer(packet::response(id, kind::IDENTITY, user.name.as_bytes())),
+            }) if matches!(self.state, State::Waiting) => {
+                ClientStep::Answer(packet::response(id, kind::IDENTITY, user.name.as_bytes()))
+            }
             Some(Packet::Request {
                 id,
                 kind: kind::NOTIFICATION,

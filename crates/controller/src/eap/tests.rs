@@ -1,9 +1,10 @@
-//! RFC 2759's vector, whole conversations, and packets that lie.
+//! RFC 2759's vector, whole conversations, identities, and packets that lie.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use super::mschapv2::{self, Message};
 use super::packet::{self, Packet, kind};
+use super::server::IDENTITY_LEN_MAX;
 use super::{Client, ClientStep, ROUNDS_MAX, Server, ServerStep};
 use crate::Secret;
 use crate::config::{EapUser, EapUsers};
@@ -26,10 +27,44 @@ fn hex(text: &str) -> Vec<u8> {
     digits.chunks_exact(2).map(octet).collect()
 }
 
+/// What a server says to this answer to its Identity request, and the server.
+fn identified(identity: &[u8]) -> (Server, ServerStep) {
+    let (mut server, request) = Server::begin("gate");
+    let answer = packet::response(request[1], kind::IDENTITY, identity);
+    let step = server.handle(&Ring::new(), &users(), &answer);
+    (server, step)
+}
+
+/// A server that was told this identity, and the challenge that it sent.
+fn challenged(identity: &str) -> (Server, Vec<u8>) {
+    match identified(identity.as_bytes()) {
+        (server, ServerStep::Ask(challenge)) => (server, challenge),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a client without a conversation behind it answers.
+fn answer_to(user: &EapUser, request: &[u8]) -> Vec<u8> {
+    match Client::new().handle(&Ring::new(), user, request) {
+        ClientStep::Answer(answer) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why it is over, of a step that ends it with a Failure which answers this request.
+#[track_caller]
+fn failed(step: ServerStep, request: &[u8]) -> String {
+    let ServerStep::Failed { failure, reason } = step else {
+        panic!("{step:?}")
+    };
+    assert_eq!(failure, packet::outcome(false, request[1]));
+    reason
+}
+
 /// Runs a conversation; what the client and the server end with.
 fn converse(user: &EapUser) -> (ClientStep, ServerStep) {
     let ring = Ring::new();
-    let (mut server, mut packet) = Server::begin(&ring, "gate").unwrap();
+    let (mut server, mut packet) = Server::begin("gate");
     let mut client = Client::new();
     loop {
         let answer = match client.handle(&ring, user, &packet) {
@@ -113,7 +148,7 @@ fn a_success_before_the_method_has_ended_is_refused() {
     let success = packet::outcome(true, 1);
     let early = Client::new().handle(&ring, &user, &success);
     assert!(matches!(early, ClientStep::Failed(text) if text.contains("before")));
-    let (_, challenge) = Server::begin(&ring, "gate").unwrap();
+    let (_, challenge) = challenged("alice");
     let mut client = Client::new();
     client.handle(&ring, &user, &challenge);
     let early = client.handle(&ring, &user, &success);
@@ -123,7 +158,7 @@ fn a_success_before_the_method_has_ended_is_refused() {
 #[test]
 fn a_server_that_does_not_know_the_password_is_found_out() {
     let (ring, user) = (Ring::new(), alice("correct horse"));
-    let (_, challenge) = Server::begin(&ring, "gate").unwrap();
+    let (_, challenge) = challenged("alice");
     for claim in [
         &b"S=407A5589115FD0D6209F510FE9C04566932CDA56 M=ok"[..],
         b"S=",
@@ -147,7 +182,7 @@ fn another_method_is_declined_and_a_change_halfway_is_refused() {
         panic!("no answer")
     };
     assert_eq!(nak, [2, 9, 0, 6, 3, 26]);
-    let (_, challenge) = Server::begin(&ring, "gate").unwrap();
+    let (_, challenge) = challenged("alice");
     client.handle(&ring, &user, &challenge);
     let step = client.handle(&ring, &user, &packet::request(9, 13, &[0x20]));
     assert!(matches!(step, ClientStep::Failed(_)));
@@ -167,22 +202,155 @@ fn rounds_without_end_come_to_an_end() {
 
 #[test]
 fn a_response_to_another_request_is_refused() {
-    let (ring, user) = (Ring::new(), alice("correct horse"));
-    let (mut server, challenge) = Server::begin(&ring, "gate").unwrap();
-    let ClientStep::Answer(mut answer) = Client::new().handle(&ring, &user, &challenge) else {
-        panic!("no answer")
-    };
+    let (mut server, challenge) = challenged("alice");
+    let mut answer = answer_to(&alice("correct horse"), &challenge);
     answer[1] ^= 1;
-    let step = server.handle(&ring, &users(), &answer);
-    assert!(matches!(step, ServerStep::Failed { .. }));
+    let step = server.handle(&Ring::new(), &users(), &answer);
+    assert!(failed(step, &challenge).contains("another EAP request"));
 }
 
 #[test]
 fn an_acknowledgement_without_an_answer_proves_nothing() {
-    let ring = Ring::new();
-    let (mut server, _) = Server::begin(&ring, "gate").unwrap();
-    let step = server.handle(&ring, &users(), &packet::response(1, kind::MSCHAPV2, &[3]));
-    assert!(matches!(step, ServerStep::Failed { .. }));
+    let (mut server, challenge) = challenged("alice");
+    let early = packet::response(challenge[1], kind::MSCHAPV2, &[3]);
+    let step = server.handle(&Ring::new(), &users(), &early);
+    assert!(failed(step, &challenge).contains("not due"));
+}
+
+#[test]
+fn the_first_request_asks_for_an_identity_and_the_answer_names_the_user() {
+    let (_, request) = Server::begin("gate");
+    assert_eq!(request, [1, 1, 0, 5, 1]);
+    let answer = answer_to(&alice("correct horse"), &request);
+    assert_eq!(answer, *b"\x02\x01\x00\x0a\x01alice");
+}
+
+#[test]
+fn an_identity_of_no_octets_ends_the_attempt() {
+    let (_, request) = Server::begin("gate");
+    let (_, step) = identified(b"");
+    assert!(failed(step, &request).contains("does not say who"));
+}
+
+#[test]
+fn an_identity_that_fills_the_limit_gets_a_challenge_and_one_octet_more_does_not() {
+    let (_, request) = Server::begin("gate");
+    challenged(&"a".repeat(IDENTITY_LEN_MAX));
+    for length in [IDENTITY_LEN_MAX + 1, packet::PACKET_LEN_MAX - 5] {
+        let (_, step) = identified(&vec![b'a'; length]);
+        assert!(failed(step, &request).contains("too long"), "{length}");
+    }
+    let (_, step) = identified(&vec![b'a'; packet::PACKET_LEN_MAX]);
+    assert!(failed(step, &request).contains("no response"));
+}
+
+#[test]
+fn an_identity_that_is_no_text_ends_the_attempt() {
+    let (_, request) = Server::begin("gate");
+    for octets in [&[0xff][..], b"alice\xc3", &[0xed, 0xa0, 0x80]] {
+        let (_, step) = identified(octets);
+        assert!(failed(step, &request).contains("no UTF-8"), "{octets:?}");
+    }
+}
+
+#[test]
+fn whatever_is_no_identity_ends_the_identity_round() {
+    let (ring, user) = (Ring::new(), alice("correct horse"));
+    let (_, challenge) = challenged("alice");
+    let mut method = answer_to(&user, &challenge);
+    for (answer, reason) in [
+        // The method's answer to another server's challenge, with its identifier and with ours.
+        (method.clone(), "another EAP request"),
+        (
+            {
+                method[1] = 1;
+                method
+            },
+            "another EAP type",
+        ),
+        // Nak is no answer to Identity (RFC 3748 §5.3.1).
+        (packet::response(1, kind::NAK, &[26]), "another EAP type"),
+        (
+            packet::response(1, kind::NOTIFICATION, &[]),
+            "another EAP type",
+        ),
+        (
+            packet::response(2, kind::IDENTITY, b"alice"),
+            "another EAP request",
+        ),
+        (packet::request(1, kind::IDENTITY, b"alice"), "no response"),
+        (packet::outcome(true, 1), "no response"),
+    ] {
+        let (mut server, request) = Server::begin("gate");
+        let step = server.handle(&ring, &users(), &answer);
+        let text = failed(step, &request);
+        assert!(text.contains(reason), "{text} for {answer:?}");
+    }
+}
+
+#[test]
+fn a_second_identity_is_refused_whatever_request_it_answers() {
+    for (identity, id) in [("alice", 1), ("alice", 2), ("bob", 1), ("bob", 2)] {
+        let (mut server, challenge) = challenged("alice");
+        let again = packet::response(id, kind::IDENTITY, identity.as_bytes());
+        let step = server.handle(&Ring::new(), &users(), &again);
+        assert!(failed(step, &challenge).contains("it answers"));
+    }
+}
+
+#[test]
+fn an_unknown_user_gets_a_challenge_and_the_failure_of_a_wrong_password() {
+    let ends = ["alice", "mallory", "alice\0", "ALICE", "\u{fffd}"].map(|name| {
+        let (mut server, challenge) = challenged(name);
+        let user = EapUser {
+            name: name.into(),
+            ..alice("wrong")
+        };
+        let answer = answer_to(&user, &challenge);
+        let step = server.handle(&Ring::new(), &users(), &answer);
+        let ServerStep::Failed { failure, .. } = step else {
+            panic!("{name}: {step:?}")
+        };
+        // All that differs is the challenge itself.
+        let fixed = [&challenge[..10], &challenge[26..]].concat();
+        (fixed, failure)
+    });
+    for end in &ends {
+        assert_eq!(end, &ends[0]);
+    }
+}
+
+#[test]
+fn a_proof_for_another_user_than_the_identity_is_refused() {
+    for (identity, name) in [
+        ("mallory", "alice"),
+        ("alice", "bob"),
+        ("DOM\\alice", "alice"),
+    ] {
+        let (mut server, challenge) = challenged(identity);
+        let user = EapUser {
+            name: name.into(),
+            ..alice("correct horse")
+        };
+        let answer = answer_to(&user, &challenge);
+        let step = server.handle(&Ring::new(), &users(), &answer);
+        let text = failed(step, &challenge);
+        assert!(text.contains("password is wrong"), "{text}");
+    }
+}
+
+#[test]
+fn an_identity_request_is_answered_before_the_method_and_refused_within_it() {
+    let (ring, user) = (Ring::new(), alice("correct horse"));
+    let identity = packet::request(7, kind::IDENTITY, b"who?");
+    let mut client = Client::new();
+    client.handle(&ring, &user, &packet::request(6, 13, &[0x20]));
+    let step = client.handle(&ring, &user, &identity);
+    assert!(matches!(step, ClientStep::Answer(_)), "{step:?}");
+    let (_, challenge) = challenged("alice");
+    client.handle(&ring, &user, &challenge);
+    let step = client.handle(&ring, &user, &identity);
+    assert!(matches!(step, ClientStep::Failed(text) if text.contains("halfway")));
 }
 
 #[test]
@@ -223,17 +391,27 @@ fn lengths_that_lie_are_no_packets() {
 #[test]
 fn every_cut_and_every_changed_octet_of_a_conversation_ends_it_without_a_panic() {
     let (ring, user) = (Ring::new(), alice("correct horse"));
-    let (_, challenge) = Server::begin(&ring, "gate").unwrap();
-    let ClientStep::Answer(answer) = Client::new().handle(&ring, &user, &challenge) else {
-        panic!("no answer")
-    };
+    let (_, challenge) = challenged("alice");
+    let answer = answer_to(&user, &challenge);
+    let (_, request) = Server::begin("gate");
+    let identity = answer_to(&user, &request);
+    for index in 0..identity.len() {
+        let (mut server, _) = Server::begin("gate");
+        let step = server.handle(&ring, &users(), &identity[..index]);
+        assert!(matches!(step, ServerStep::Failed { .. }));
+        let mut changed = identity.clone();
+        changed[index] ^= 0x80;
+        let (mut server, _) = Server::begin("gate");
+        let step = server.handle(&ring, &users(), &changed);
+        assert!(matches!(step, ServerStep::Failed { .. }));
+    }
     for index in 0..answer.len() {
-        let (mut server, _) = Server::begin(&ring, "gate").unwrap();
+        let (mut server, _) = challenged("alice");
         let step = server.handle(&ring, &users(), &answer[..index]);
         assert!(matches!(step, ServerStep::Failed { .. }));
         let mut changed = answer.clone();
         changed[index] ^= 0x80;
-        let (mut server, _) = Server::begin(&ring, "gate").unwrap();
+        let (mut server, _) = challenged("alice");
         // Another server's challenge: even the unchanged answer would be wrong.
         let step = server.handle(&ring, &users(), &changed);
         assert!(matches!(step, ServerStep::Failed { .. }));

@@ -1,6 +1,7 @@
 //! EAP in IKE_AUTH as responder (RFC 7296 §2.16): we prove ourselves by a certificate, ask the
-//! initiator, and let it in once it has shown that it has EAP's key. Until then its IKE SA is half
-//! open, and counted and timed as such; whatever is not exactly what is due ends it.
+//! initiator for its user and that user's proof, and let it in once it has shown that it has EAP's
+//! key. Until then its IKE SA is half open, and counted and timed as such; whatever is not exactly
+//! what is due ends it.
 
 use std::sync::Arc;
 
@@ -54,13 +55,8 @@ pub(super) fn begin(
     let our_id = identity::identification(&config.local.id);
     let body = our_id.to_wire_body();
     let proof = proof::prove(ctx, &config, &half_open.handshake, Part::Responder, &body);
-    let begun = proof.and_then(|proof| {
-        Server::begin(ctx.crypto, &config.local.id.to_string())
-            .map(|(server, packet)| (proof, server, packet))
-            .map_err(|error| error.to_string())
-    });
-    let (proof, server, packet) = match begun {
-        Ok(begun) => begun,
+    let proof = match proof {
+        Ok(proof) => proof,
         Err(reason) => {
             let name = Name {
                 id: half_open.id,
@@ -77,6 +73,7 @@ pub(super) fn begin(
             );
         }
     };
+    let (server, packet) = Server::begin(&config.local.id.to_string());
     let mut answer = vec![Payload::IdResponder(our_id)];
     answer.extend(proof.certificates);
     answer.extend([proof.auth, Payload::Eap(packet)]);

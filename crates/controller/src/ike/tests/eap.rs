@@ -66,7 +66,7 @@ fn stop_before(pair: &mut Pair, count: usize) {
 }
 
 #[test]
-fn a_user_with_the_right_password_is_let_in_after_four_round_trips() {
+fn a_user_with_the_right_password_is_let_in_after_five_round_trips() {
     let mut pair = pair(alice("correct horse"));
     pair.connect();
     pair.settle();
@@ -84,16 +84,19 @@ fn a_user_with_the_right_password_is_let_in_after_four_round_trips() {
             "<-- IKE_SA_INIT response 0",
             // IDi, SA, TS: no AUTH
             "--> IKE_AUTH request 1",
-            // IDr, CERT, AUTH, EAP challenge
+            // IDr, CERT, AUTH, EAP identity request
             "<-- IKE_AUTH response 1",
             "--> IKE_AUTH request 2",
+            // EAP challenge
             "<-- IKE_AUTH response 2",
             "--> IKE_AUTH request 3",
-            // EAP success
             "<-- IKE_AUTH response 3",
-            // AUTH by EAP's key, both
             "--> IKE_AUTH request 4",
+            // EAP success
             "<-- IKE_AUTH response 4",
+            // AUTH by EAP's key, both
+            "--> IKE_AUTH request 5",
+            "<-- IKE_AUTH response 5",
         ]
     );
 }
@@ -138,7 +141,7 @@ fn a_server_that_is_not_believed_learns_nothing_of_the_password() {
 
 #[test]
 fn a_client_that_skips_eap_and_sends_auth_is_refused() {
-    for count in [2, 3] {
+    for count in [2, 3, 4] {
         let mut pair = pair(alice("correct horse"));
         stop_before(&mut pair, count);
         let auth = Payload::Authentication(epochgate_ike_wire::Authentication {
@@ -157,7 +160,7 @@ fn a_client_that_skips_eap_and_sends_auth_is_refused() {
 #[test]
 fn a_client_without_eaps_key_is_refused_after_its_success() {
     let mut pair = pair(alice("correct horse"));
-    stop_before(&mut pair, 4);
+    stop_before(&mut pair, 5);
     let auth = Payload::Authentication(epochgate_ike_wire::Authentication {
         method: epochgate_ike_wire::AuthMethod::SHARED_KEY_MIC,
         data: vec![0; 32],
@@ -172,19 +175,53 @@ fn a_client_without_eaps_key_is_refused_after_its_success() {
 
 #[test]
 fn a_success_that_the_client_makes_itself_is_refused() {
-    let mut pair = pair(alice("correct horse"));
-    stop_before(&mut pair, 2);
-    send_instead(
-        &mut pair,
-        ExchangeType::IkeAuth,
-        &[Payload::Eap(vec![3, 1, 0, 4])],
-    );
-    assert!(pair.server.children.is_empty() && !pair.server.is_established());
+    for count in [2, 3, 4] {
+        let mut pair = pair(alice("correct horse"));
+        stop_before(&mut pair, count);
+        let id = u8::try_from(count - 1).unwrap();
+        let success = Payload::Eap(vec![3, id, 0, 4]);
+        send_instead(&mut pair, ExchangeType::IkeAuth, &[success]);
+        assert!(pair.server.children.is_empty() && !pair.server.is_established());
+    }
+}
+
+#[test]
+fn an_unknown_user_is_refused_as_late_as_one_with_a_wrong_password() {
+    let ladders = ["alice", "mallory"].map(|name| {
+        let mut pair = pair(EapUser {
+            name: name.into(),
+            ..alice("wrong")
+        });
+        pair.connect();
+        pair.settle();
+        let theirs = refused(&pair, End::Server);
+        assert!(theirs.contains("password is wrong"), "{theirs}");
+        let ours = refused(&pair, End::Client);
+        assert!(ours.contains("refuses user name or password"), "{ours}");
+        pair.ladder()
+    });
+    assert_eq!(ladders[0], ladders[1]);
+}
+
+#[test]
+fn identities_that_are_none_end_the_attempt() {
+    let long = [&[2, 1, 1, 6, 1][..], &[b'a'; 257]].concat();
+    for identity in [vec![2, 1, 0, 5, 1], long, vec![2, 1, 0, 6, 1, 0xff]] {
+        let mut pair = pair(alice("correct horse"));
+        stop_before(&mut pair, 2);
+        send_instead(&mut pair, ExchangeType::IkeAuth, &[Payload::Eap(identity)]);
+        assert!(pair.server.children.is_empty() && !pair.server.is_established());
+        assert!(matches!(
+            pair.server.closed(),
+            Some(CloseReason::AuthenticationFailed(text)) if text.contains("who it is")
+                || text.contains("EAP identity is")
+        ));
+    }
 }
 
 #[test]
 fn a_create_child_sa_during_eap_is_not_answered() {
-    for count in [2, 3, 4] {
+    for count in [2, 3, 4, 5] {
         let mut pair = pair(alice("correct horse"));
         stop_before(&mut pair, count);
         pair.lose_requests(End::Client, ExchangeType::IkeAuth, 99);
@@ -220,7 +257,7 @@ fn eap_packets_whose_lengths_lie_end_the_attempt() {
 
 #[test]
 fn a_conversation_that_stops_is_forgotten_with_the_half_open_ike_sa() {
-    for count in [2, 3, 4] {
+    for count in [2, 3, 4, 5] {
         let mut pair = pair(alice("correct horse"));
         stop_before(&mut pair, count);
         pair.lose_requests(End::Client, ExchangeType::IkeAuth, 99);
