@@ -240,6 +240,7 @@ impl Authenticating {
             &peer,
             self.since,
         );
+        established.hear_auth_lifetime(ctx, &payloads);
         match agreed {
             Ok(agreed) => {
                 let id = ctx.next_child();

@@ -54,9 +54,10 @@ impl Context<'_> {
                 initial_contact: false,
                 ..peer.clone()
             })),
-            IkeEvent::PathChanged(_) | IkeEvent::Rekeyed(_) | IkeEvent::Closed(_) => {
-                Some(event.clone())
-            }
+            IkeEvent::PathChanged(_)
+            | IkeEvent::Rekeyed(_)
+            | IkeEvent::AuthenticatedUntil(_)
+            | IkeEvent::Closed(_) => Some(event.clone()),
             IkeEvent::Joined(_)
             | IkeEvent::Child(_)
             | IkeEvent::ChildRefused { .. }

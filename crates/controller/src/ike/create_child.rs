@@ -349,7 +349,11 @@ impl Established {
             });
         }
         if tunnel != self.name.tunnel && ctx.guests.add(self.name.id, tunnel) {
-            ctx.event(self.name_for(tunnel), IkeEvent::Joined(self.peer()));
+            let name = self.name_for(tunnel);
+            ctx.event(name, IkeEvent::Joined(self.peer()));
+            if let Some(until) = self.lifetime.authenticated_until() {
+                ctx.event(name, IkeEvent::AuthenticatedUntil(until));
+            }
         }
         self.add_child(tunnel, &child);
         self.keep_answer(KeptAnswer {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use epochgate_ike_wire::{Delete, ExchangeType, Message, NotifyType, Payload};
 
@@ -171,6 +172,19 @@ impl Established {
             initial_contact: false,
             assigned: None,
         }
+    }
+
+    /// Takes note of the peer's AUTH_LIFETIME, in seconds from now (RFC 4478 §3).
+    pub(super) fn hear_auth_lifetime(&mut self, ctx: &mut Context<'_>, payloads: &Payloads) {
+        let Some(notify) = payloads.notify(NotifyType::AUTH_LIFETIME) else {
+            return;
+        };
+        let Ok(seconds) = notify.data.as_slice().try_into() else {
+            return;
+        };
+        let until = ctx.now + Duration::from_secs(u32::from_be_bytes(seconds).into());
+        self.lifetime.limit(until);
+        ctx.event(self.name, IkeEvent::AuthenticatedUntil(until));
     }
 
     pub(super) fn add_child(&mut self, tunnel: TunnelId, child: &Child) {

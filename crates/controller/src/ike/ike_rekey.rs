@@ -19,7 +19,6 @@ use super::established::{Asked, ChildSeed, Established, Outstanding, Task};
 use super::informational::{Closing, Lingering};
 use super::init::{invalid_ke, only};
 use super::keys::{IkeKeys, IkeSpis, Nonces, Part};
-use super::lifetime::Lifetime;
 use super::limits::KE_RESTARTS_MAX;
 use super::payloads::Payloads;
 use super::proposal::{self, IkeAlgorithms};
@@ -386,7 +385,7 @@ impl Established {
             derive: successor.keys.derive,
         };
         self.since = ctx.now;
-        self.lifetime = Lifetime::begin(ctx, &self.config);
+        self.lifetime = self.lifetime.succeed(ctx, &self.config);
         self.outstanding = None;
         self.tasks.retain(|task| *task != Task::RekeyIke);
         ctx.event(self.name, IkeEvent::Rekeyed(by));

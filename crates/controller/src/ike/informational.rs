@@ -39,6 +39,7 @@ impl Established {
         if payloads.deletes.contains(&Delete::IkeSa) {
             return self.ike_deleted(ctx, reply_to);
         }
+        self.hear_auth_lifetime(ctx, payloads);
         let about_paths = match self.answer_mobility(ctx, &reply_to, payloads) {
             Ok(about_paths) => about_paths,
             Err(refusal) => return self.respond(ctx, reply_to, &only(refusal)),

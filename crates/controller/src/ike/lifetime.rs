@@ -34,6 +34,8 @@ pub(super) struct Lifetime {
     rekey_at: Timestamp,
     expires: Timestamp,
     retries: u8,
+    /// The peer ends it then unless there is a new IKE SA; rekeys do not change that (RFC 4478 §3).
+    authenticated_until: Option<Timestamp>,
 }
 
 /// What is due.
@@ -57,7 +59,25 @@ impl Lifetime {
             rekey_at: ctx.now + lifetime.saturating_mul(first * 10 + jitter) / 1000,
             expires: ctx.now + lifetime.saturating_mul(EXPIRY_PERCENT) / 100,
             retries: 0,
+            authenticated_until: None,
         }
+    }
+
+    /// Of the successor that an IKE SA has from now on.
+    pub(super) fn succeed(self, ctx: &Context<'_>, config: &TunnelConfig) -> Self {
+        Self {
+            authenticated_until: self.authenticated_until,
+            ..Self::begin(ctx, config)
+        }
+    }
+
+    /// The peer says for how long it takes us for authenticated.
+    pub(super) fn limit(&mut self, until: Timestamp) {
+        self.authenticated_until = Some(until);
+    }
+
+    pub(super) fn authenticated_until(&self) -> Option<Timestamp> {
+        self.authenticated_until
     }
 
     pub(super) fn next_timeout(&self) -> Timestamp {

@@ -53,10 +53,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use epochgate_ike_wire::TrafficSelector;
 
-use crate::Secret;
 use crate::config::Identity;
 use crate::crypto::Cipher;
 use crate::io::{Datagram, Spi};
+use crate::{Secret, Timestamp};
 
 pub(crate) use configuration::Assigned;
 pub(crate) use endpoint::Endpoint;
@@ -222,6 +222,8 @@ pub(crate) enum IkeEvent {
     Rekeyed(Side),
     /// The peer does not rekey the IKE SA: before its lifetime is over there must be another one.
     RekeyRefused(ChildError),
+    /// The peer ends the IKE SA then, unless we authenticate anew before (RFC 4478).
+    AuthenticatedUntil(Timestamp),
     /// The IKE SA is over, and all its Child SAs with it.
     Closed(CloseReason),
 }

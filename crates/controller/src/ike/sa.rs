@@ -108,6 +108,19 @@ impl IkeSa {
         }
     }
 
+    /// For how long the peer takes us for authenticated, if it has said so.
+    pub(super) fn authenticated_until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Established(it) => it.lifetime.authenticated_until(),
+            Self::Initiating(_)
+            | Self::HalfOpen(_)
+            | Self::Intermediate(_)
+            | Self::Authenticating(_)
+            | Self::Closing(_)
+            | Self::Lingering(_) => None,
+        }
+    }
+
     /// Where its messages and its ESP go, once it is established.
     pub(super) fn path(&self) -> Option<Path> {
         match self {

@@ -102,7 +102,7 @@ impl Endpoint {
         if siblings.is_empty() {
             return None;
         }
-        let (sa, peer) = self
+        let (sa, peer, until) = self
             .sas
             .iter()
             .rev()
@@ -110,13 +110,14 @@ impl Endpoint {
             .find_map(|(id, slot)| {
                 let name = slot.sa.name()?;
                 let with_sibling = siblings.contains(&name.tunnel);
-                with_sibling.then(|| (*id, slot.sa.peer()))
+                with_sibling.then(|| (*id, slot.sa.peer(), slot.sa.authenticated_until()))
             })?;
         self.guests.add(sa, tunnel);
         if let Some(peer) = peer {
-            let event = IkeEvent::Joined(peer);
-            self.outputs
-                .push_back(IkeOutput::Event { sa, tunnel, event });
+            let limited = until.map(IkeEvent::AuthenticatedUntil);
+            let events = [IkeEvent::Joined(peer)].into_iter().chain(limited);
+            let outputs = events.map(|event| IkeOutput::Event { sa, tunnel, event });
+            self.outputs.extend(outputs);
         }
         Some(sa)
     }

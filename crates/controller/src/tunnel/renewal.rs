@@ -29,6 +29,13 @@ const SERVER_PERCENT: u32 = 105;
 /// Thousandths that jitter spreads renewals over.
 const JITTER_THOUSANDTHS: u64 = 200;
 
+/// Age in percent of the peer's AUTH_LIFETIME from which we start over, with the same jitter: the new
+/// IKE SA must carry the traffic before the peer ends the old one (RFC 4478 §3).
+const AUTH_LIFETIME_PERCENT: u32 = 70;
+
+/// However short a peer's AUTH_LIFETIME is, an IKE SA is kept for as long as this.
+const AUTH_LIFETIME_MIN: Duration = Duration::from_secs(30);
+
 impl Tunnel {
     /// When an IKE SA that is established now is to be replaced by a new one.
     pub(super) fn renewal_after_now(&self, cx: &Context<'_>) -> Option<Timestamp> {
@@ -105,6 +112,26 @@ impl Tunnel {
             known.renew_at = Some(cx.now);
         }
         self.renewal_timeout(cx);
+    }
+
+    /// The peer ends the IKE SA then. Only an end that may start the tunnel can do something about it.
+    pub(super) fn authenticated_until(
+        &mut self,
+        session: IkeSaId,
+        until: Timestamp,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.may_connect() {
+            return;
+        }
+        let jitter = u32::try_from(random(cx) % JITTER_THOUSANDTHS).unwrap_or(0);
+        let left = until.since(cx.now).max(AUTH_LIFETIME_MIN);
+        let age = left.saturating_mul(AUTH_LIFETIME_PERCENT * 10 + jitter) / 1000;
+        let renew_at = cx.now + age.max(AUTH_LIFETIME_MIN);
+        if let Some(known) = self.sessions.iter_mut().find(|known| known.id == session) {
+            // Whichever is first: it, or what is configured here.
+            known.renew_at = Some(known.renew_at.map_or(renew_at, |at| at.min(renew_at)));
+        }
     }
 
     /// When [`Self::renewal_timeout`] wants to be called.

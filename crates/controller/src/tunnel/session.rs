@@ -54,6 +54,7 @@ impl Tunnel {
                 );
             }
             IkeEvent::RekeyRefused(error) => self.ike_rekey_refused(session, error, cx),
+            IkeEvent::AuthenticatedUntil(until) => self.authenticated_until(session, until, cx),
             IkeEvent::Closed(reason) => self.closed(session, &reason, cx),
         }
         self.settle(cx);

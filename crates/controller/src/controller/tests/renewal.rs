@@ -1,15 +1,17 @@
-//! A peer that does not rekey IKE SAs: the controller, with a real endpoint as that peer.
+//! When the peer wants a new IKE SA rather than the old one with new keys: the controller, with a real
+//! endpoint as that peer.
 
 use std::collections::BTreeMap;
 
-use epochgate_ike_wire::{ExchangeType, Header};
+use epochgate_ike_wire::{ExchangeType, Header, Notify, NotifyType, Payload};
 
 use super::*;
+use crate::ike::fuzzing::Forgery;
 use crate::ike::{CloseReason, Endpoint, IkeEvent, IkeOutput, Limits, TunnelId};
 
 const TUNNEL: TunnelId = TunnelId(1);
 
-/// The peer, which refuses every rekey with NO_PROPOSAL_CHOSEN and everything else not.
+/// The peer, which refuses to rekey an IKE SA with NO_PROPOSAL_CHOSEN and otherwise agrees.
 struct Stubborn {
     endpoint: Endpoint,
     config: TunnelConfig,
@@ -66,6 +68,23 @@ impl Stubborn {
         answers
     }
 
+    /// Says on its oldest IKE SA for how many seconds the other end is authenticated.
+    fn say_auth_lifetime(&mut self, seconds: u32) -> Vec<Datagram> {
+        let lifetime = Notify::new(NotifyType::AUTH_LIFETIME, seconds.to_be_bytes());
+        let forgery = Forgery {
+            sa: 0,
+            exchange: ExchangeType::Informational,
+            response: false,
+            ahead: 0,
+            counted: true,
+            answers: 0,
+            payloads: &[Payload::Notify(lifetime)],
+            limit: None,
+        };
+        let sent = self.endpoint.forged(&forgery).expect("an IKE SA");
+        sent.iter().map(turned).collect()
+    }
+
     fn count(&self, wanted: impl Fn(&IkeEvent) -> bool) -> usize {
         self.events.iter().filter(|event| wanted(event)).count()
     }
@@ -106,14 +125,19 @@ impl World {
         }
     }
 
+    fn renewals(&self) -> usize {
+        let anew = |kind: &&EventKind| matches!(kind, EventKind::Reauthenticating { .. });
+        self.events.iter().filter(anew).count()
+    }
+
     fn switches(&self) -> usize {
         let switched = |kind: &&EventKind| matches!(kind, EventKind::Switched { .. });
         self.events.iter().filter(switched).count()
     }
 }
 
-#[test]
-fn an_ike_rekey_that_is_refused_for_good_makes_a_new_ike_sa_before_the_old_one_goes() {
+/// A tunnel that is open.
+fn open() -> (World, Stubborn) {
     let tunnel = tunnel("branch", &["10.2.0.0/16"]);
     let mut peer = Stubborn::new(&tunnel);
     let mut world = World::new(Spd::default());
@@ -123,6 +147,12 @@ fn an_ike_rekey_that_is_refused_for_good_makes_a_new_ike_sa_before_the_old_one_g
     world.command(Command::Up(name_of("branch")));
     world.talk(&mut peer, 5);
     assert_eq!((peer.endpoint.len(), world.switches()), (1, 1));
+    (world, peer)
+}
+
+#[test]
+fn an_ike_rekey_that_is_refused_for_good_makes_a_new_ike_sa_before_the_old_one_goes() {
+    let (mut world, mut peer) = open();
 
     peer.answers_pings = false;
     world.command(Command::RekeyIke(name_of("branch")));
@@ -131,8 +161,7 @@ fn an_ike_rekey_that_is_refused_for_good_makes_a_new_ike_sa_before_the_old_one_g
         panic!("{:?}", world.answers)
     };
     assert!(text.contains("NO_PROPOSAL_CHOSEN"), "{text}");
-    let anew = |kind: &EventKind| matches!(kind, EventKind::Reauthenticating { .. });
-    assert!(world.events.iter().any(anew));
+    assert_eq!(world.renewals(), 1);
     // Beside the old one, which the peer is not told to forget: nothing has been proven yet.
     assert_eq!((peer.endpoint.len(), peer.closed()), (2, 0));
     let contacts = peer.events.iter().filter_map(|event| match event {
@@ -145,4 +174,32 @@ fn an_ike_rekey_that_is_refused_for_good_makes_a_new_ike_sa_before_the_old_one_g
     world.talk(&mut peer, 60);
     assert_eq!((world.switches(), peer.closed()), (2, 1));
     assert_eq!(peer.count(|event| matches!(event, IkeEvent::Rekeyed(_))), 0);
+}
+
+#[test]
+fn a_peers_auth_lifetime_makes_a_new_ike_sa_before_it_is_over() {
+    let (mut world, mut peer) = open();
+    for datagram in peer.say_auth_lifetime(1000) {
+        world.hear(Input::Datagram(datagram));
+    }
+    world.talk(&mut peer, 690);
+    assert_eq!((world.renewals(), world.switches()), (0, 1));
+    world.talk(&mut peer, 270);
+    assert_eq!((world.renewals(), world.switches()), (1, 2));
+    assert_eq!(peer.closed(), 1);
+}
+
+#[test]
+fn an_auth_lifetime_of_nothing_does_not_keep_the_tunnel_busy() {
+    let (mut world, mut peer) = open();
+    for _ in 0..10 {
+        for datagram in peer.say_auth_lifetime(0) {
+            world.hear(Input::Datagram(datagram));
+        }
+        world.talk(&mut peer, 1);
+    }
+    world.talk(&mut peer, 15);
+    assert_eq!(world.renewals(), 0);
+    world.talk(&mut peer, 45);
+    assert_eq!((world.renewals(), world.switches()), (1, 2));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ike::Side;
+use crate::ike::payloads::notify_with;
 
 /// Longer than any IKE SA lingers.
 const ALL_OVER: Duration = Duration::from_secs(60);
@@ -352,4 +353,55 @@ fn closing_during_a_rekey_leaves_nothing_at_either_end() {
             assert_eq!(pair.server.endpoint.len(), 0);
         }
     }
+}
+
+fn limits(host: &Host) -> Vec<Timestamp> {
+    let events = host.events.iter();
+    let limits = events.filter_map(|event| match event {
+        IkeEvent::AuthenticatedUntil(until) => Some(*until),
+        _ => None,
+    });
+    limits.collect()
+}
+
+#[test]
+fn an_auth_lifetime_in_the_ike_auth_response_is_heard_and_no_rekey_ends_it() {
+    let mut pair = Pair::new();
+    pair.server.installs = None;
+    pair.connect();
+    pair.run(Duration::from_millis(35));
+    let (now, sa, child) = (pair.now, pair.server.sa(), pair.server.child().id);
+    pair.server.endpoint.step(sa, now, |sa, _| {
+        let IkeSa::Established(mut it) = sa else {
+            panic!("not established")
+        };
+        let an_hour = notify_with(NotifyType::AUTH_LIFETIME, 3600_u32.to_be_bytes());
+        it.kept.as_mut().unwrap().accepted.push(an_hour);
+        Some(IkeSa::Established(it))
+    });
+    pair.server.endpoint.child_ready(sa, child, true, now);
+    pair.settle();
+    let [until] = limits(&pair.client)[..] else {
+        panic!("{:?}", pair.client.events)
+    };
+    assert_eq!(until, now + LATENCY + Duration::from_secs(3600));
+    pair.rekey_ike(End::Client);
+    pair.settle();
+    let (now, sa) = (pair.now, pair.client.sa());
+    pair.client.endpoint.step(sa, now, |sa, _| {
+        assert_eq!(sa.authenticated_until(), Some(until));
+        Some(sa)
+    });
+}
+
+#[test]
+fn an_auth_lifetime_that_is_no_number_of_seconds_is_ignored() {
+    let mut pair = Pair::established();
+    for octets in [&[][..], &[1], &[0, 0, 0, 9, 9]] {
+        let lifetime = notify_with(NotifyType::AUTH_LIFETIME, octets.to_vec());
+        let answer = pair.ask(End::Server, ExchangeType::Informational, &[lifetime]);
+        assert!(answer.is_empty());
+    }
+    assert_eq!(limits(&pair.client), []);
+    assert!(pair.client.is_established());
 }

@@ -430,6 +430,7 @@ impl Pair {
                         | IkeEvent::KeepaliveDue(_)
                         | IkeEvent::Rekeyed(_)
                         | IkeEvent::RekeyRefused(_)
+                        | IkeEvent::AuthenticatedUntil(_)
                         | IkeEvent::Closed(_) => {}
                     }
                     host.events.push(event);
