@@ -313,7 +313,6 @@ impl Endpoint {
     }
 
     /// Whether both ends are authenticated and nobody is deleting it.
-    #[cfg(test)]
     pub(crate) fn is_established(&self, sa: IkeSaId) -> bool {
         matches!(self.sas.get(&sa), Some(slot) if matches!(slot.sa, IkeSa::Established(_)))
     }

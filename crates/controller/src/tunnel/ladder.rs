@@ -109,7 +109,7 @@ impl Tunnel {
             return;
         }
         self.effort = Effort::Rest;
-        let session = self.live_session();
+        let session = self.live_session(cx);
         if self.join(session, cx) {
             return;
         }
@@ -169,8 +169,8 @@ impl Tunnel {
         allowed && self.config.remote.address.is_some()
     }
 
-    /// The newest established IKE SA.
-    pub(super) fn live_session(&self) -> Option<IkeSaId> {
+    /// The newest established IKE SA. One that is being deleted takes no requests any more.
+    pub(super) fn live_session(&self, cx: &Context<'_>) -> Option<IkeSaId> {
         let established = self
             .sessions
             .iter()

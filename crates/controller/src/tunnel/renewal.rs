@@ -50,7 +50,7 @@ impl Tunnel {
 
     /// The operator wants the IKE SA rekeyed.
     pub(crate) fn rekey_ike(&mut self, command: CommandId, cx: &mut Context<'_>) {
-        match self.live_session() {
+        match self.live_session(cx) {
             Some(session) => {
                 self.wish(command, Wish::IkeRekeyed, cx);
                 cx.ike.rekey_ike(session, cx.now);
@@ -61,7 +61,7 @@ impl Tunnel {
 
     /// The operator wants both ends to authenticate anew.
     pub(crate) fn reauthenticate(&mut self, command: CommandId, cx: &mut Context<'_>) {
-        let Some(session) = self.live_session() else {
+        let Some(session) = self.live_session(cx) else {
             return self.no_ike_sa(command, cx);
         };
         if self.config.remote.address.is_none() {

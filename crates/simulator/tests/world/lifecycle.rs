@@ -34,6 +34,22 @@ fn down_removes_everything_and_up_brings_it_back() -> Outcome {
 }
 
 #[test]
+fn up_asks_nothing_of_the_ike_sa_that_down_is_deleting() -> Outcome {
+    let mut pair = established(94)?;
+    let name = pair.name.clone();
+    pair.world.command(pair.client, Command::Down(name.clone()));
+    // The peer has not even got the Delete.
+    pair.world.run_for(MILLISECOND)?;
+    let up = pair.world.command(pair.client, Command::Up(name));
+    pair.await_open(SECOND)?;
+    pair.drain()?;
+    let answer = pair.world.node(pair.client).answer(up);
+    assert_eq!(answer, Some(&CommandOutcome::Done));
+    assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
+    Ok(())
+}
+
+#[test]
 fn down_at_the_server_holds_the_client() -> Outcome {
     let mut pair = established(92)?;
     let name = pair.name.clone();
