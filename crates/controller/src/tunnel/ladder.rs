@@ -174,7 +174,7 @@ impl Tunnel {
         let established = self
             .sessions
             .iter()
-            .filter(|session| session.peer.is_some());
+            .filter(|session| session.peer.is_some() && cx.ike.is_established(session.id));
         established.map(|session| session.id).max()
     }
 
@@ -327,7 +327,8 @@ impl Tunnel {
             Effort::PutOff { child, .. } => self.resume(child, cx),
             Effort::BackingOff { .. } => {
                 self.effort = Effort::Rest;
-                let needed = self.chosen() == Position::Held || self.newest_failed();
+                let needed =
+                    self.chosen() == Position::Held || self.newest_failed() || self.orphaned(cx);
                 if self.wanted && needed {
                     self.pursue("again", cx);
                 }
@@ -343,6 +344,12 @@ impl Tunnel {
             .is_some_and(|epoch| {
                 matches!(epoch.stage, Stage::Proving(Proving { failed: true, .. }))
             })
+    }
+
+    /// Whether what is in use has outlived its IKE SA: nobody could replace it in time.
+    fn orphaned(&self, cx: &Context<'_>) -> bool {
+        let mut living = self.epochs.iter().filter(|epoch| !epoch.is_draining());
+        living.next().is_some() && self.live_session(cx).is_none()
     }
 
     /// An epoch cannot be proven, for this reason (R5).

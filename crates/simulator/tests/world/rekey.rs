@@ -173,3 +173,26 @@ fn the_peer_deletes_the_open_epoch_before_the_new_one_is_proven_and_traffic_is_h
     assert!(pair.world.account(flow).lost() <= 3, "{SERVER_OUTER}");
     Ok(())
 }
+
+#[test]
+fn an_epoch_whose_rekey_was_never_answered_gets_a_new_ike_sa_as_soon_as_the_peer_speaks() -> Outcome
+{
+    let mut pair = established(18)?;
+    let flow = pair.upward(20 * MILLISECOND);
+    let old = pair.open_epoch(pair.client).unwrap();
+    // ESP goes on, so that nothing but IKE is amiss: longer than one attempt to connect lasts.
+    let rules = [Matching::IkeRequest(None), Matching::IkeResponse(None)];
+    let deaf = rules.map(|what| pair.world.disturb(Rule::lose(None, what)));
+    pair.rekey(pair.client);
+    pair.world.run_for(100 * SECOND)?;
+    assert_eq!(pair.open_epoch(pair.client), Some(old));
+    for rule in deaf {
+        pair.world.mend(rule);
+    }
+    // An attempt under way was lost; its next message, or the next attempt, gets through.
+    pair.await_newer(old, 60 * SECOND)?;
+    pair.world.stop_flow(flow);
+    pair.world.run_for(SECOND)?;
+    assert_eq!(pair.world.account(flow).lost(), 0);
+    Ok(())
+}
