@@ -12,16 +12,22 @@ use epochgate_ike_wire::{
     encode_payloads,
 };
 
-use crate::config::{End, Identity, Role, Start, TunnelConfig, TunnelName};
-use crate::crypto::{Crypto, Group};
+use crate::config::{
+    AuthConfig, EapUser, EapUsers, End, Identity, LocalAuth, PostQuantum, RemoteAuth, Role, Start,
+    TunnelConfig, TunnelName,
+};
+use crate::crypto::{AesKey, Cipher, Crypto, Group, Integrity};
 use crate::ike::fuzzing::Forgery;
 use crate::io::{Command, CommandId, Datagram, Input, XfrmEvent};
+use crate::pki::Ppk;
 use crate::{Secret, Timestamp};
 
 use super::bytes::Bytes;
 use super::host::{Host, push};
 
 const CLIENT: &str = "192.0.2.1";
+/// Where a client goes that may roam.
+const CLIENT_ELSEWHERE: &str = "192.0.2.77";
 const SERVER: &str = "198.51.100.1";
 const CLIENT_INSIDE: &str = "10.1.0.1";
 const SERVER_INSIDE: &str = "10.2.0.1";
@@ -31,6 +37,8 @@ const STEPS_MAX: usize = 150;
 const SEEN_MAX: usize = 64;
 /// Payloads of an invented message.
 const INVENTED_MAX: usize = 6;
+/// Octets of a datagram with a fragment, where they are small.
+const FRAGMENT_OCTETS: u16 = 300;
 /// The decision to keep a datagram for later.
 const KEEP: u8 = 77;
 /// Decisions from here on are for fragments.
@@ -75,14 +83,7 @@ impl Conversation {
     fn new(crypto: &Arc<dyn Crypto>, variant: u8) -> Self {
         let now = Timestamp::from_nanos(1_000_000_000);
         let host = |at: At| {
-            let mut config = config(at);
-            if variant & 1 != 0 {
-                config.esp.groups.clear();
-            }
-            if variant & 2 != 0 && at == At::Server {
-                // Another guess than the client's: INVALID_KE_PAYLOAD.
-                config.ike.groups = vec![Group::P256];
-            }
+            let config = config(at, variant);
             let (outside, inside) = match at {
                 At::Client => (CLIENT, CLIENT_INSIDE),
                 At::Server => (SERVER, SERVER_INSIDE),
@@ -171,6 +172,7 @@ impl Conversation {
                 }
             }
             18 => self.scramble(at, script),
+            31 if at == At::Client => self.roam(),
             19 => self.move_source(at, script),
             20..=25 => self.alter(at, script),
             _ => self.invent(at, script),
@@ -253,6 +255,20 @@ impl Conversation {
             from: ping.target,
         };
         self.host(at).hear(reply, now);
+    }
+
+    /// The client's outer address changes (RFC 4555), to the other one and back.
+    fn roam(&mut self) {
+        let elsewhere = address(CLIENT_ELSEWHERE);
+        let outside = if self.client.source == elsewhere {
+            address(CLIENT)
+        } else {
+            elsewhere
+        };
+        self.client.source = outside;
+        let addresses = vec![outside, address(CLIENT_INSIDE)];
+        let now = self.now;
+        self.client.hear(Input::Addresses(addresses), now);
     }
 
     /// Nobody interferes for a while.
@@ -470,7 +486,62 @@ fn name() -> TunnelName {
     TunnelName("fuzzed".into())
 }
 
-fn config(at: At) -> TunnelConfig {
+/// The first decision: what both ends are configured with.
+fn config(at: At, variant: u8) -> TunnelConfig {
+    let mut config = site(at);
+    let (client, server) = (at == At::Client, at == At::Server);
+    if variant & 1 != 0 {
+        config.esp.groups.clear();
+    }
+    if variant & 2 != 0 && server {
+        // Another guess than the client's: INVALID_KE_PAYLOAD.
+        config.ike.groups = vec![Group::P256];
+    }
+    if variant & 8 != 0 {
+        config.ike.post_quantum = PostQuantum::Prefer;
+    }
+    if variant & 0x10 != 0 {
+        config.ike.ciphers = vec![Cipher::AesCbc(AesKey::Bits128, Integrity::HmacSha256)];
+    }
+    if variant & 0x20 != 0 {
+        config.path.fragment_size = Some(FRAGMENT_OCTETS);
+    }
+    match variant & 0xc0 {
+        0x40 => {
+            config.auth.ppk = Some(Ppk {
+                id: b"fuzzed".to_vec(),
+                key: Secret::from(vec![7; 32]),
+                required: true,
+            });
+        }
+        0x80 => config.auth = eap(at, config.auth),
+        0xc0 if client => config.local.address = None,
+        0xc0 => config.remote.address = None,
+        _ => {}
+    }
+    config
+}
+
+/// The client authenticates by EAP, and the server by the key: certificates would have the fuzzer
+/// spend its time on signatures.
+fn eap(at: At, by_key: AuthConfig) -> AuthConfig {
+    let user = EapUser {
+        name: "fuzzed".into(),
+        password: Secret::from(&b"a password that it knows too"[..]),
+    };
+    match at {
+        At::Client => AuthConfig {
+            local: LocalAuth::Eap(user),
+            ..by_key
+        },
+        At::Server => AuthConfig {
+            remote: RemoteAuth::Eap(EapUsers::new([user])),
+            ..by_key
+        },
+    }
+}
+
+fn site(at: At) -> TunnelConfig {
     let end = |at: &str| End {
         address: Some(address(at)),
         id: Identity::Fqdn(format!("{at}.example")),

@@ -33,7 +33,8 @@ pub(super) struct Host {
     pub(super) refuse_next: bool,
     /// The policy that traffic leaves by is pinned to these.
     pub(super) pinned: BTreeMap<PolicyKey, SaId>,
-    source: IpAddr,
+    /// The address that its route to the peer has.
+    pub(super) source: IpAddr,
 }
 
 impl Host {
@@ -116,6 +117,17 @@ impl Host {
                     return Err(XfrmError::Exists("File exists".into()));
                 }
                 self.sas.insert(spec.id, (spec.direction, spec.reqid));
+            }
+            XfrmOp::MoveSa(change) => {
+                let Some(sa) = self.sas.get(&change.from).copied() else {
+                    return Err(XfrmError::Missing("No such process".into()));
+                };
+                if change.from != change.to && self.sas.contains_key(&change.to) {
+                    return Err(XfrmError::Exists("File exists".into()));
+                }
+                // With another destination it is another SA, and the old one stays.
+                self.sas.insert(change.to, sa);
+                return Ok(XfrmReply::Packets(self.packets));
             }
             XfrmOp::RemoveSa(id) => {
                 self.sas.remove(&id);

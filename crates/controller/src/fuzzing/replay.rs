@@ -55,8 +55,25 @@ fn a_peer_that_once_agreed_to_no_pings_does_not_shut_the_tunnel_for_ever() {
     converse(&std::fs::read(script).unwrap());
 }
 
+/// What the fuzzer found: with an epoch in use, and no IKE SA any more, no other was tried.
+#[test]
+fn a_rekey_that_is_never_answered_does_not_leave_an_epoch_alone_for_ever() {
+    let script = "../../fuzz/corpus/conversation/a-rekey-that-is-never-answered";
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(script);
+    converse(&std::fs::read(script).unwrap());
+}
+
 fn converse(script: &[u8]) {
     let random = Random::new(super::SEED);
     let crypto: Arc<dyn Crypto> = Arc::new(Seeded::new(Arc::new(Ring::new()), random));
     super::conversation(&crypto, script);
+}
+
+#[test]
+fn every_configuration_that_a_fuzzer_may_choose_connects() {
+    for variant in (0..=u8::MAX).filter(|variant| variant & 4 == 0) {
+        println!("{variant:#04x}");
+        // Nothing but the client's roaming, and time.
+        converse(&[variant, 31, 6, 40, 31, 6, 40]);
+    }
 }
