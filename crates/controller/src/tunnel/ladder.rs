@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::epoch::{Proving, Stage};
 use super::gate::{Gate, Position};
 use super::proof::random;
-use super::{Context, SESSIONS_MAX, Session, Tunnel, Wish};
+use super::{Context, Session, Tunnel, Wish};
 use crate::Timestamp;
 use crate::config::Start;
 use crate::event::EventKind;
@@ -137,15 +137,7 @@ impl Tunnel {
         self.failed_epochs = 0;
         self.close_failed_sessions(cx);
         if self.sessions.iter().all(|known| known.id != session) {
-            if self.sessions.len() >= SESSIONS_MAX {
-                self.forget_spare_session(cx);
-            }
-            self.sessions.reserve_exact(1);
-            self.sessions.push(Session {
-                id: session,
-                peer: None,
-                renew_at: None,
-            });
+            self.add_session(Session::unknown(session), cx);
         }
         self.effort = Effort::Connecting {
             session,
@@ -243,9 +235,6 @@ impl Tunnel {
 
     fn connect_from(&mut self, local: IpAddr, remote: IpAddr, cx: &mut Context<'_>) {
         self.close_failed_sessions(cx);
-        if self.sessions.len() >= SESSIONS_MAX {
-            self.forget_spare_session(cx);
-        }
         let session = cx.ike.connect(
             self.id,
             SocketAddr::new(local, IKE_PORT),
@@ -253,12 +242,7 @@ impl Tunnel {
             !self.contacted,
             cx.now,
         );
-        self.sessions.reserve_exact(1);
-        self.sessions.push(Session {
-            id: session,
-            peer: None,
-            renew_at: None,
-        });
+        self.add_session(Session::unknown(session), cx);
         self.effort = Effort::Connecting {
             session,
             since: cx.now,

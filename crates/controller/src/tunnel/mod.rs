@@ -101,6 +101,17 @@ struct Session {
     renew_at: Option<Timestamp>,
 }
 
+impl Session {
+    /// Whose peer is not authenticated yet.
+    const fn unknown(id: IkeSaId) -> Self {
+        Self {
+            id,
+            peer: None,
+            renew_at: None,
+        }
+    }
+}
+
 /// Numbers for `status`.
 #[derive(Debug, Default)]
 struct Counters {

@@ -105,17 +105,24 @@ impl Tunnel {
                 known.renew_at = renew_at;
             }
             None => {
-                if self.sessions.len() >= SESSIONS_MAX {
-                    self.forget_spare_session(cx);
-                }
-                self.sessions.reserve_exact(1);
-                self.sessions.push(Session {
+                let session = Session {
                     id: session,
                     peer: Some(peer),
                     renew_at,
-                });
+                };
+                self.add_session(session, cx);
             }
         }
+    }
+
+    /// One more IKE SA; where there are enough of them, one that nothing depends on goes.
+    pub(super) fn add_session(&mut self, session: Session, cx: &mut Context<'_>) {
+        if self.sessions.len() >= SESSIONS_MAX {
+            self.forget_spare_session(cx);
+        }
+        // Most tunnels have one; a vector would make room for four.
+        self.sessions.reserve_exact(1);
+        self.sessions.push(session);
     }
 
     /// A sibling's IKE SA is this tunnel's too, because either end wants a Child SA for it there.
