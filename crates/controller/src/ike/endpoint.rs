@@ -314,7 +314,8 @@ impl Endpoint {
 
     /// Whether both ends are authenticated and nobody is deleting it.
     pub(crate) fn is_established(&self, sa: IkeSaId) -> bool {
-        matches!(self.sas.get(&sa), Some(slot) if matches!(slot.sa, IkeSa::Established(_)))
+        let slot = self.sas.get(&sa);
+        slot.is_some_and(|slot| slot.sa.established().is_some())
     }
 
     /// What `status` shows of it; nothing once its end was told.
@@ -524,7 +525,7 @@ impl Endpoint {
             self.half_open.remove(key);
         }
         self.lingering.remove(&id);
-        if let IkeSa::Established(it) = &slot.sa {
+        if let Some(it) = slot.sa.established() {
             self.established.remove(&(it.name.tunnel, id));
         }
         Some(slot.sa)

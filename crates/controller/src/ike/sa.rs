@@ -95,10 +95,10 @@ impl IkeSa {
         }
     }
 
-    /// Who the authenticated peer is.
-    pub(super) fn peer(&self) -> Option<Peer> {
+    /// Its data, while both ends are authenticated and nobody is deleting it.
+    pub(super) fn established(&self) -> Option<&Established> {
         match self {
-            Self::Established(it) => Some(it.peer()),
+            Self::Established(it) => Some(it),
             Self::Initiating(_)
             | Self::HalfOpen(_)
             | Self::Intermediate(_)
@@ -106,48 +106,29 @@ impl IkeSa {
             | Self::Closing(_)
             | Self::Lingering(_) => None,
         }
+    }
+
+    /// Who the authenticated peer is.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.established().map(|it| it.peer())
     }
 
     /// For how long the peer takes us for authenticated, if it has said so.
     pub(super) fn authenticated_until(&self) -> Option<Timestamp> {
-        match self {
-            Self::Established(it) => it.lifetime.authenticated_until(),
-            Self::Initiating(_)
-            | Self::HalfOpen(_)
-            | Self::Intermediate(_)
-            | Self::Authenticating(_)
-            | Self::Closing(_)
-            | Self::Lingering(_) => None,
-        }
+        self.established()?.lifetime.authenticated_until()
     }
 
     /// Where its messages and its ESP go, once it is established.
     pub(super) fn path(&self) -> Option<Path> {
-        match self {
-            Self::Established(it) => Some(it.session.path),
-            Self::Initiating(_)
-            | Self::HalfOpen(_)
-            | Self::Intermediate(_)
-            | Self::Authenticating(_)
-            | Self::Closing(_)
-            | Self::Lingering(_) => None,
-        }
+        self.established().map(|it| it.session.path)
     }
 
     /// Whether this end decides which addresses it uses (RFC 4555 §3.1).
     pub(super) fn may_move(&self) -> bool {
-        match self {
-            Self::Established(it) => {
-                let mobility = it.session.mobility.as_ref();
-                mobility.is_some_and(|mobility| mobility.decides)
-            }
-            Self::Initiating(_)
-            | Self::Intermediate(_)
-            | Self::HalfOpen(_)
-            | Self::Authenticating(_)
-            | Self::Closing(_)
-            | Self::Lingering(_) => false,
-        }
+        let mobility = self
+            .established()
+            .and_then(|it| it.session.mobility.as_ref());
+        mobility.is_some_and(|mobility| mobility.decides)
     }
 
     /// Whether it only answers what is still to come, and nobody would miss it much.

@@ -134,10 +134,7 @@ impl Endpoint {
             return;
         };
         let heir = self.guests.of(sa).first().copied();
-        let established = self
-            .sas
-            .get(&sa)
-            .is_some_and(|slot| matches!(slot.sa, IkeSa::Established(_)));
+        let established = self.is_established(sa);
         let stays = if owner.tunnel == tunnel {
             // What is being negotiated is for the owner: its guests begin anew.
             heir.is_some() && established
