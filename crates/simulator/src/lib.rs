@@ -11,11 +11,13 @@ pub mod network;
 mod node;
 pub mod packet;
 pub mod pair;
+mod quick_crypto;
 pub mod random;
 mod traffic;
 mod world;
 
 pub use invariants::Violation;
 pub use node::Node;
+pub use quick_crypto::QuickCrypto;
 pub use traffic::Account;
 pub use world::{NodeId, World};

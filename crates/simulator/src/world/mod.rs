@@ -63,7 +63,8 @@ pub struct World {
     whole: bool,
     steps_at_once: u32,
     pub(crate) observed: Vec<Observed>,
-    history: VecDeque<String>,
+    /// `None`: nothing is written down.
+    history: Option<VecDeque<String>>,
 }
 
 impl World {
@@ -89,8 +90,16 @@ impl World {
             whole: true,
             steps_at_once: 0,
             observed: Vec::new(),
-            history: VecDeque::new(),
+            history: Some(VecDeque::new()),
         }
+    }
+
+    /// The same world without a history: a search runs seeds so, and replays the one that violated
+    /// something with it.
+    #[must_use]
+    pub fn without_history(mut self) -> Self {
+        self.history = None;
+        self
     }
 
     /// Adds a host with an outer address, inner ones, and networks behind it. Somebody else's policy
@@ -290,11 +299,14 @@ impl World {
 
     /// Writes a line of history.
     fn remember(&mut self, line: impl FnOnce() -> String) {
-        if self.history.len() == HISTORY_MAX {
-            self.history.pop_front();
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        if history.len() == HISTORY_MAX {
+            history.pop_front();
         }
         let at = self.now.since(Timestamp::ZERO).as_secs_f64();
-        self.history.push_back(format!("{at:12.6} {}", line()));
+        history.push_back(format!("{at:12.6} {}", line()));
     }
 
     /// Something that must not be.
@@ -305,7 +317,7 @@ impl World {
             at: self.now,
             invariant,
             what,
-            history: self.history.clone(),
+            history: self.history.clone().unwrap_or_default(),
         }
     }
 }
