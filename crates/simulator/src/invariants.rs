@@ -1,6 +1,5 @@
 //! What must hold after every step, whatever happens. Each invariant is stated once, here.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use epochgate_controller::Timestamp;
@@ -10,6 +9,7 @@ use epochgate_controller::io::SaId;
 use crate::kernel::Drop;
 use crate::node::Node;
 use crate::packet::{Body, Frame, Packet};
+use crate::trace::Trace;
 use crate::world::{NodeId, World};
 
 /// Steps that the world may take without its time moving on: more are a loop.
@@ -35,15 +35,13 @@ pub struct Violation {
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
-    /// What happened before.
-    pub history: VecDeque<String>,
+    /// What happened before, as far as it was recorded.
+    pub trace: Trace,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.history {
-            writeln!(f, "{line}")?;
-        }
+        fmt::Display::fmt(&self.trace, f)?;
         let at = self.at.since(Timestamp::ZERO);
         write!(
             f,

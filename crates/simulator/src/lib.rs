@@ -13,6 +13,7 @@ pub mod packet;
 pub mod pair;
 mod quick_crypto;
 pub mod random;
+pub mod trace;
 mod traffic;
 mod world;
 

@@ -73,6 +73,8 @@ pub struct RuleId(usize);
 pub struct Rule {
     /// Outer (IKE, ESP) or inner (clear) source; `None`: from anywhere.
     pub from: Option<IpAddr>,
+    /// Outer or inner destination; `None`: to anywhere.
+    pub to: Option<IpAddr>,
     /// What it matches.
     pub matching: Matching,
     /// What happens then.
@@ -89,6 +91,7 @@ impl Rule {
     pub fn lose(from: Option<IpAddr>, matching: Matching) -> Self {
         Self {
             from,
+            to: None,
             matching,
             verdict: Verdict::Lose,
             permille: 1000,
@@ -152,7 +155,9 @@ impl Network {
         let mut copy = None;
         let mut lost = false;
         for (_, rule) in &mut self.rules {
-            let fits = rule.from.is_none_or(|from| from == source) && rule.matching.fits(frame);
+            let fits = rule.from.is_none_or(|from| from == source)
+                && rule.to.is_none_or(|to| to == frame.destination())
+                && rule.matching.fits(frame);
             if rule.times == Some(0) || !fits || !random.chance(rule.permille) {
                 continue;
             }

@@ -14,11 +14,18 @@ use crate::invariants::Violation;
 use crate::kernel::OpKind;
 use crate::network::{Rule, RuleId};
 use crate::packet::{FlowId, Packet};
+use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::{Account, Flow};
 
 impl World {
+    /// How much of what happens is recorded from now on; what was is forgotten.
+    pub fn set_recording(&mut self, recording: Recording) {
+        self.trace = Trace::new(recording);
+    }
+
     /// Starts a node's daemon with a configuration.
     pub fn start(&mut self, id: NodeId, config: Config) {
+        self.note(|| Happened::Done(Some(id), "the daemon starts".into()));
         let node = &mut self.nodes[id.0];
         node.run += 1;
         node.controller = Some(Controller::new(Arc::clone(&node.crypto)));
@@ -31,7 +38,7 @@ impl World {
     /// A node's daemon is gone at once, without a word to anybody; its kernel goes on.
     pub fn crash(&mut self, id: NodeId) {
         self.whole = false;
-        self.remember(|| format!("{id:?} the daemon is gone"));
+        self.note(|| Happened::Done(Some(id), "the daemon is gone".into()));
         let node = &mut self.nodes[id.0];
         node.controller = None;
         node.run += 1;
@@ -55,7 +62,7 @@ impl World {
             | Command::Reauthenticate(_)
             | Command::Status => {}
         }
-        self.remember(|| format!("{id:?} asked for {command:?}"));
+        self.note(|| Happened::Done(Some(id), format!("asked for {command:?}")));
         let node = &mut self.nodes[id.0];
         node.last_command += 1;
         let number = CommandId(node.last_command);
@@ -78,7 +85,7 @@ impl World {
     /// nothing leaves with it as its source.
     pub fn move_to(&mut self, id: NodeId, outer: IpAddr) {
         self.whole = false;
-        self.remember(|| format!("{id:?} moves to {outer}"));
+        self.note(|| Happened::Done(Some(id), format!("moves to {outer}")));
         let node = &mut self.nodes[id.0];
         let inner = node.kernel.addresses().iter().copied();
         let addresses: Vec<IpAddr> = std::iter::once(outer)
@@ -93,6 +100,7 @@ impl World {
     /// Somebody else removes one of our SAs.
     pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;
+        self.note(|| Happened::Done(Some(id), format!("somebody removes SA {:08x}", sa.spi.0)));
         if self.nodes[id.0].kernel.steal_sa(sa) {
             self.feed(id, Input::Xfrm(XfrmEvent::SaRemoved(sa)));
         }
@@ -101,6 +109,12 @@ impl World {
     /// One of our SAs reaches its hard limit (XFRM_MSG_EXPIRE with `hard` set).
     pub fn expire_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;
+        self.note(|| {
+            Happened::Done(
+                Some(id),
+                format!("SA {:08x} reaches its hard limit", sa.spi.0),
+            )
+        });
         if self.nodes[id.0].kernel.steal_sa(sa) {
             self.feed(id, Input::Xfrm(XfrmEvent::Expired(sa)));
         }
@@ -109,6 +123,7 @@ impl World {
     /// Somebody else removes one of our policies.
     pub fn steal_policy(&mut self, id: NodeId, key: PolicyKey) {
         self.whole = false;
+        self.note(|| Happened::Done(Some(id), "somebody removes a policy".into()));
         let node = &mut self.nodes[id.0];
         node.kernel.steal_policy(key);
         // What leaves until the controller has mended it is not its fault.
@@ -119,21 +134,21 @@ impl World {
     /// The next operation of this kind fails in a node's kernel.
     pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
         self.whole = false;
-        self.remember(|| format!("{id:?} next {kind:?} fails: {error:?}"));
+        self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {error}")));
         self.nodes[id.0].kernel.fail_next(kind, error);
     }
 
     /// Disturbs the network.
     pub fn disturb(&mut self, rule: Rule) -> RuleId {
         self.whole = false;
-        self.remember(|| format!("network: {rule:?}"));
+        self.note(|| Happened::Done(None, format!("{rule:?}")));
         self.network.add(rule)
     }
 
     /// Ends one disturbance.
     pub fn mend(&mut self, id: RuleId) {
         self.network.remove(id);
-        self.remember(|| "network: a rule ends".into());
+        self.note(|| Happened::Done(None, "a rule ends".into()));
     }
 
     /// Ends all disturbances, those of the kernels too.
@@ -143,7 +158,7 @@ impl World {
         }
         self.network.rules.clear();
         self.network.jitter = Duration::ZERO;
-        self.remember(|| "network: whole again".into());
+        self.note(|| Happened::Done(None, "whole again".into()));
     }
 
     /// Adds up to `jitter` to each frame's delay: frames overtake each other.

@@ -3,19 +3,22 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use epochgate_controller::io::SaId;
 use epochgate_controller::{Input, Output};
 
 use super::{Happening, NodeId, World};
 use crate::invariants::Observed;
 use crate::kernel::{Drop, Effect};
 use crate::packet::{Body, Frame, Packet};
+use crate::trace::{Fate, Happened, Wire};
 
 /// Time that the kernel takes for one operation, with the way there and back.
 const OPERATION: std::ops::Range<Duration> = Duration::from_micros(20)..Duration::from_micros(80);
 
 /// Time from a kernel event, or a reply's arrival, to the controller.
 const NOTICE: std::ops::Range<Duration> = Duration::from_micros(20)..Duration::from_micros(200);
+
+/// Why nothing leaves a host with an address that it had.
+const NO_SOURCE: &str = "not this host's address any more";
 
 impl World {
     /// Gives a controller an input and performs what comes out.
@@ -56,7 +59,6 @@ impl World {
                     let nonce = ping.nonce;
                     self.notice(id, Input::PingFailed { nonce, error });
                 }
-                self.remember(|| format!("{id:?} ping on {}", show(ping.sa)));
             }
             Output::FindSource(destination) => {
                 let source = Ok(self.nodes[id.0].outer);
@@ -87,11 +89,7 @@ impl World {
             Output::Resolver(_) => {}
             Output::Event(event) => {
                 let now = self.now;
-                self.remember(|| {
-                    let epoch = event.epoch.map(|epoch| format!(" epoch {epoch}"));
-                    let epoch = epoch.unwrap_or_default();
-                    format!("{id:?}{epoch}: {}", event.kind)
-                });
+                self.note(|| Happened::Told(id, event.clone()));
                 let node = &mut self.nodes[id.0];
                 node.note_event(&event);
                 node.events.push((now, event));
@@ -119,10 +117,11 @@ impl World {
                 if let (Body::Data { flow, .. }, Drop::QueueFull) = (packet.body, why) {
                     self.flows[flow.0].account.refused += 1;
                 }
+                self.note(|| Happened::Dropped(id, packet, why));
                 self.observed.push(Observed::Ended(id, packet, why));
             }
             Effect::Event(event) => {
-                self.remember(|| format!("{id:?} kernel: {event:?}"));
+                self.note(|| Happened::Kernel(id, event));
                 self.nodes[id.0].kernel_events += 1;
                 self.notice(id, Input::Xfrm(event));
             }
@@ -154,43 +153,49 @@ impl World {
     }
 
     fn transmit(&mut self, id: NodeId, frame: Frame) {
-        let arrivals = self.network.arrivals(&frame, self.now, &mut self.random);
-        self.note_departure(id, &frame, arrivals.len());
-        let has_source = frame
-            .outer_source()
-            .is_none_or(|source| self.nodes[id.0].kernel.addresses().contains(&source));
-        if !has_source {
-            return;
-        }
         let destination = frame.destination();
         let to = self.nodes.iter().position(|node| {
             let addresses = node.kernel.addresses();
             addresses.contains(&destination) || node.kernel.serves(destination)
         });
-        let Some(to) = to else { return };
-        for at in arrivals {
-            self.schedule(at, Happening::Arrival(NodeId(to), frame.clone()));
+        let to = to.map(NodeId);
+        let fate = self.fate(id, to, &frame);
+        self.note(|| Happened::Sent {
+            from: id,
+            to,
+            wire: Wire::of(&frame),
+            fate: fate.clone(),
+        });
+        if fate == Fate::Lost(NO_SOURCE) {
+            return;
+        }
+        self.account_departure(id, &frame);
+        if let (Some(to), Fate::Arrives(arrivals)) = (to, fate) {
+            for at in arrivals {
+                self.schedule(at, Happening::Arrival(to, frame.clone()));
+            }
         }
         self.observed.push(Observed::Left(id, frame));
     }
 
-    fn note_departure(&mut self, id: NodeId, frame: &Frame, copies: usize) {
+    fn fate(&mut self, id: NodeId, to: Option<NodeId>, frame: &Frame) -> Fate {
+        let arrivals = self.network.arrivals(frame, self.now, &mut self.random);
+        let addresses = self.nodes[id.0].kernel.addresses();
+        let mut source = frame.outer_source().into_iter();
+        if !source.all(|source| addresses.contains(&source)) {
+            Fate::Lost(NO_SOURCE)
+        } else if to.is_none() {
+            Fate::Lost("nobody has that address")
+        } else if arrivals.is_empty() {
+            Fate::Lost("in the network")
+        } else {
+            Fate::Arrives(arrivals)
+        }
+    }
+
+    fn account_departure(&mut self, id: NodeId, frame: &Frame) {
         match frame {
-            Frame::Ike(_) => {
-                let header = frame.ike_header();
-                self.remember(|| {
-                    let what = header.map_or_else(String::new, |header| {
-                        let kind = if header.flags.response {
-                            "response"
-                        } else {
-                            "request"
-                        };
-                        format!("{} {kind} {}", header.exchange, header.message_id)
-                    });
-                    let lost = if copies == 0 { " (lost)" } else { "" };
-                    format!("{id:?} sends {what}{lost}")
-                });
-            }
+            Frame::Ike(_) => {}
             Frame::Esp { sa, inner, .. } => {
                 if let Body::Data { .. } = inner.body {
                     let sent = &mut self.nodes[id.0].data_sent;
@@ -211,8 +216,4 @@ impl World {
         let run = self.nodes[id.0].run;
         self.schedule(self.now + after, Happening::Input(id, run, Box::new(input)));
     }
-}
-
-fn show(sa: SaId) -> String {
-    format!("{:#010x}", sa.spi.0)
 }

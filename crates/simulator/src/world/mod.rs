@@ -7,7 +7,7 @@
 mod control;
 mod effects;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -31,10 +31,8 @@ use crate::network::Network;
 use crate::node::Node;
 use crate::packet::{Body, FlowId, Frame, Packet};
 use crate::random::Random;
+use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::Flow;
-
-/// Lines of history that a violation shows.
-const HISTORY_MAX: usize = 160;
 
 /// Names a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +61,7 @@ pub struct World {
     whole: bool,
     steps_at_once: u32,
     pub(crate) observed: Vec<Observed>,
-    /// `None`: nothing is written down.
-    history: Option<VecDeque<String>>,
+    trace: Trace,
 }
 
 impl World {
@@ -90,16 +87,8 @@ impl World {
             whole: true,
             steps_at_once: 0,
             observed: Vec::new(),
-            history: Some(VecDeque::new()),
+            trace: Trace::new(Recording::Recent),
         }
-    }
-
-    /// The same world without a history: a search runs seeds so, and replays the one that violated
-    /// something with it.
-    #[must_use]
-    pub fn without_history(mut self) -> Self {
-        self.history = None;
-        self
     }
 
     /// Adds a host with an outer address, inner ones, and networks behind it. Somebody else's policy
@@ -254,10 +243,11 @@ impl World {
                 }
             }
             Happening::Operation(id, run, op, what) => {
-                let node = &mut self.nodes[id.0];
-                if node.run != run {
+                if self.nodes[id.0].run != run {
                     return;
                 }
+                self.note_gate(id, &what);
+                let node = &mut self.nodes[id.0];
                 let change = if let XfrmOp::MoveSa(change) = *what {
                     Some(change)
                 } else {
@@ -297,16 +287,29 @@ impl World {
         self.scheduled += 1;
     }
 
-    /// Writes a line of history.
-    fn remember(&mut self, line: impl FnOnce() -> String) {
-        let Some(history) = &mut self.history else {
+    /// Records what happens, if anything is recorded.
+    fn note(&mut self, what: impl FnOnce() -> Happened) {
+        self.trace.note(self.now, what);
+    }
+
+    /// Records what outbound policies will do.
+    fn note_gate(&mut self, id: NodeId, op: &XfrmOp) {
+        let (XfrmOp::CreatePolicies(specs) | XfrmOp::UpdatePolicies(specs)) = op else {
             return;
         };
-        if history.len() == HISTORY_MAX {
-            history.pop_front();
+        let mut last = None;
+        for spec in specs {
+            if spec.key.direction == PolicyDirection::Out && last != Some(spec.action) {
+                last = Some(spec.action);
+                self.note(|| Happened::Gate(id, spec.action));
+            }
         }
-        let at = self.now.since(Timestamp::ZERO).as_secs_f64();
-        history.push_back(format!("{at:12.6} {}", line()));
+    }
+
+    /// What was recorded.
+    #[must_use]
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// Something that must not be.
@@ -317,7 +320,7 @@ impl World {
             at: self.now,
             invariant,
             what,
-            history: self.history.clone().unwrap_or_default(),
+            trace: self.trace.clone(),
         }
     }
 }

@@ -62,6 +62,7 @@ impl Mishap {
         };
         let rule = |exchange| Rule {
             from: Some(from),
+            to: None,
             matching: if response {
                 Matching::IkeResponse(Some(exchange))
             } else {

@@ -49,6 +49,7 @@ fn a_lost_create_child_sa_request_costs_no_packet() -> Outcome {
 fn a_late_create_child_sa_response_costs_no_packet() -> Outcome {
     let late = Rule {
         from: Some(SERVER_OUTER),
+        to: None,
         matching: Matching::IkeResponse(CREATE_CHILD_SA),
         verdict: Verdict::Delay(SECOND),
         permille: 1000,
@@ -62,6 +63,7 @@ fn a_doubled_ike_message_costs_no_packet() -> Outcome {
     for matching in [Matching::IkeRequest(None), Matching::IkeResponse(None)] {
         let doubled = Rule {
             from: None,
+            to: None,
             matching,
             verdict: Verdict::Copy(300 * MILLISECOND),
             permille: 1000,

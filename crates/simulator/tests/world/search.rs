@@ -33,6 +33,7 @@ fn rule(random: &mut Random) -> Rule {
     let spread = pick(random, &spans);
     Rule {
         from: pick(random, &[None, Some(CLIENT_OUTER), Some(SERVER_OUTER)]),
+        to: None,
         matching: pick(
             random,
             &[

@@ -222,6 +222,7 @@ fn losses_of_every_kind_end_with_both_tunnels_open_and_no_sa_left_over() -> Outc
             Rule::lose(Some(SERVER_OUTER), Matching::IkeResponse(Some(exchange))).next(1),
             Rule {
                 from: None,
+                to: None,
                 matching: Matching::IkeResponse(None),
                 verdict: Verdict::Delay(Duration::from_millis(700)),
                 permille: 200,
