@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use epochgate_controller::Secret;
-use epochgate_controller::io::{Datagram, PingNonce, SaId};
+use epochgate_controller::io::{Datagram, Encapsulation, PingNonce, SaId};
 use epochgate_ike_wire::Header;
 
 /// An application's stream of numbered packets.
@@ -68,6 +68,8 @@ pub enum Frame {
         source: IpAddr,
         /// Outer destination and SPI.
         sa: SaId,
+        /// The UDP ports that it is in, if it is in UDP (RFC 3948 §2.1).
+        encapsulation: Option<Encapsulation>,
         /// Sequence number (RFC 4303 §2.2).
         sequence: u64,
         /// What it is encrypted with.

@@ -1,7 +1,9 @@
 //! The way in: decapsulation, inbound policies, echo replies.
 
+use std::net::{IpAddr, SocketAddr};
+
 use epochgate_controller::Timestamp;
-use epochgate_controller::io::{PolicyAction, PolicyDirection, SaId, XfrmEvent};
+use epochgate_controller::io::{Encapsulation, PolicyAction, PolicyDirection, SaId, XfrmEvent};
 
 use super::{Drop, Effect, Kernel};
 use crate::packet::{Body, Frame, Packet};
@@ -13,12 +15,13 @@ impl Kernel {
             Frame::Ike(_) => {}
             Frame::Clear(packet) => self.admit(packet, None, now),
             Frame::Esp {
+                source,
                 sa: id,
+                encapsulation,
                 sequence,
                 key,
                 inner,
-                ..
-            } => match self.decapsulate(id, sequence, key.expose(), now) {
+            } => match self.decapsulate(id, (source, encapsulation), sequence, key.expose(), now) {
                 Ok(reqid) => self.admit(inner, Some(reqid), now),
                 Err(why) => self.effects.push_back(Effect::Dropped(inner, why)),
             },
@@ -28,12 +31,16 @@ impl Kernel {
     fn decapsulate(
         &mut self,
         id: SaId,
+        (source, encapsulation): (IpAddr, Option<Encapsulation>),
         sequence: u64,
         key: &[u8],
         now: Timestamp,
     ) -> Result<u32, Drop> {
         self.expire(now);
         let sa = self.mature(id).ok_or(Drop::NoState)?;
+        if sa.spec.encapsulation.is_some() != encapsulation.is_some() {
+            return Err(Drop::Encapsulation);
+        }
         if sa.spec.key.expose() != key {
             return Err(Drop::WrongKey);
         }
@@ -42,10 +49,22 @@ impl Kernel {
         }
         sa.packets += 1;
         let (reqid, report) = (sa.spec.reqid, sa.report);
+        let peer = |source, ports: Option<Encapsulation>| {
+            ports.map(|ports| SocketAddr::new(source, ports.source_port))
+        };
+        let (known, seen) = (
+            peer(sa.spec.source, sa.spec.encapsulation),
+            peer(source, encapsulation),
+        );
         self.effects.push_back(Effect::Authenticated(id));
         if report {
             self.effects
                 .push_back(Effect::Event(XfrmEvent::FirstPacket(id)));
+        }
+        // Again with every packet: the SA stays as it is (`km_new_mapping`).
+        if let Some(source) = seen.filter(|_| seen != known) {
+            let event = XfrmEvent::MappingChanged { sa: id, source };
+            self.effects.push_back(Effect::Event(event));
         }
         Ok(reqid)
     }

@@ -64,6 +64,8 @@ pub enum Drop {
     QueuePurged,
     /// XfrmInNoStates.
     NoState,
+    /// XfrmInStateMismatch: in UDP where the SA has none, or the other way round.
+    Encapsulation,
     /// XfrmInStateProtoError: encrypted with another key.
     WrongKey,
     /// XfrmInStateSeqError: arrived already, or outside the replay window.

@@ -172,6 +172,7 @@ impl Kernel {
         let frame = Frame::Esp {
             source: sa.spec.source,
             sa: id,
+            encapsulation: sa.spec.encapsulation,
             sequence: sa.sequence,
             key: sa.spec.key.clone(),
             inner,
