@@ -23,7 +23,7 @@ use crate::leases::Leases;
 use crate::outbox::{Outbox, Owner};
 use crate::pki::UnixTime;
 use crate::status::{STATUS_SCHEMA, StatusReport};
-use crate::tunnel::{Context, Tunnel};
+use crate::tunnel::{Context, Gating, Tunnel};
 use crate::{REQIDS, Timestamp};
 
 use registry::Registry;
@@ -42,6 +42,7 @@ pub struct Controller {
     /// Virtual addresses that an earlier run left.
     left_addresses: BTreeSet<AddressSpec>,
     last_id: u32,
+    gating: Gating,
     phase: Phase,
     now: Timestamp,
 }
@@ -85,8 +86,20 @@ impl Controller {
             leases: Leases::default(),
             left_addresses: BTreeSet::new(),
             last_id: 0,
+            gating: Gating::Proven,
             phase: Phase::Fresh,
             now: Timestamp::ZERO,
+        }
+    }
+
+    /// A controller whose tunnels use SAs as soon as they are negotiated, without proof: what
+    /// `scripts/evaluate` compares with.
+    #[cfg(feature = "ungated")]
+    #[must_use]
+    pub fn ungated(crypto: Arc<dyn Crypto>) -> Self {
+        Self {
+            gating: Gating::Negotiated,
+            ..Self::new(crypto)
         }
     }
 
@@ -371,7 +384,7 @@ impl Controller {
             let leased = self.leases.take(id, &tunnel, &self.host);
             let asks = tunnel.addressing.request().is_some();
             let addresses = asks.then(|| left.addresses.remove(&tunnel.name)).flatten();
-            let mut tunnel = Tunnel::new(id, tunnel, reqids, &leased);
+            let mut tunnel = Tunnel::new(id, tunnel, reqids, &leased, self.gating);
             tunnel.inherit_routes(routes);
             tunnel.inherit_addresses(addresses.unwrap_or_default());
             self.tunnels.insert(id, tunnel);

@@ -103,7 +103,21 @@ impl Plan {
     /// # Errors
     /// A violation of an invariant.
     pub fn start(self, seed: u64, provider: Arc<dyn Crypto>) -> Result<Pair, Violation> {
+        self.start_with(seed, provider, |_| {})
+    }
+
+    /// As [`Self::start`], in a world that `prepare` has seen first.
+    ///
+    /// # Errors
+    /// A violation of an invariant.
+    pub fn start_with(
+        self,
+        seed: u64,
+        provider: Arc<dyn Crypto>,
+        prepare: impl FnOnce(&mut World),
+    ) -> Result<Pair, Violation> {
         let mut world = World::new(seed, self.delay, provider);
+        prepare(&mut world);
         // A client that is assigned its address has nothing behind it.
         let behind = match self.client.addressing.request() {
             Some(_) => &[][..],

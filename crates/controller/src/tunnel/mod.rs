@@ -7,6 +7,7 @@
 mod addressing;
 pub(crate) mod epoch;
 pub(crate) mod gate;
+mod gating;
 mod kernel;
 mod ladder;
 mod path;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use epoch::{Check, Epoch, Stage};
 use gate::{Gate, Position};
+pub(crate) use gating::Gating;
 use ladder::Effort;
 use policies::{Policies, Reqids};
 
@@ -141,6 +143,7 @@ pub(crate) struct Tunnel {
     pub(crate) config: Arc<TunnelConfig>,
     reqids: Reqids,
     policies: Policies,
+    gating: Gating,
     gate: Gate,
     epochs: Vec<Epoch>,
     last_number: EpochNumber,
@@ -185,6 +188,7 @@ impl Tunnel {
         configured: Arc<TunnelConfig>,
         reqids: Reqids,
         leased: &[IpAddr],
+        gating: Gating,
     ) -> Self {
         let config = addressing::with_addresses(&configured, leased);
         Self {
@@ -193,6 +197,7 @@ impl Tunnel {
             policies: Policies::new(&config, reqids),
             configured,
             config,
+            gating,
             gate: Gate::Down,
             epochs: Vec::new(),
             last_number: EpochNumber(0),
@@ -463,6 +468,16 @@ impl Tunnel {
             Role::Client => true,
             Role::Server => false,
         }
+    }
+
+    /// Whether this end proves paths before it uses them.
+    fn proves(&self) -> bool {
+        self.is_client() && self.gating.proves()
+    }
+
+    /// Whether this end sends on a new epoch only when something has arrived on it (R8).
+    fn awaits(&self) -> bool {
+        !self.is_client() && self.config.epoch.wait && self.gating.proves()
     }
 
     /// Where the gate ought to be: at the latest epoch that may carry traffic.

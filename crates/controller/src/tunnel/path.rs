@@ -104,7 +104,7 @@ impl Tunnel {
 
     /// A client's epochs of an IKE SA are in doubt at once.
     fn strand(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
-        if !self.is_client() {
+        if !self.proves() {
             return;
         }
         for epoch in &mut self.epochs {
@@ -149,7 +149,7 @@ impl Tunnel {
     /// An epoch's SAs are to go another way. On a client nothing but pings goes there before it is
     /// proven.
     fn relocate(&mut self, number: EpochNumber, path: Path) {
-        let is_client = self.is_client();
+        let proves = self.proves();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
@@ -159,7 +159,7 @@ impl Tunnel {
             return;
         }
         let must_prove = match &epoch.stage {
-            Stage::Proving(_) | Stage::Usable(_) => is_client,
+            Stage::Proving(_) | Stage::Usable(_) => proves,
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
         };
         if must_prove {
@@ -180,10 +180,10 @@ impl Tunnel {
     /// Gives the kernel the moves that can be made. A client's outbound SA is replaced in its place,
     /// so the gate must have left it; a server's gate stays open.
     pub(super) fn relocate_epochs(&mut self, cx: &mut Context<'_>) {
-        let is_client = self.is_client();
+        let proves = self.proves();
         let mut done = Vec::new();
         for epoch in &mut self.epochs {
-            let waits = is_client && self.gate.uses(epoch.number);
+            let waits = proves && self.gate.uses(epoch.number);
             let Some(relocation) = &mut epoch.relocation else {
                 continue;
             };

@@ -72,7 +72,7 @@ impl Tunnel {
                 cx.now + RESPONDER_HEAD_START
             }
         };
-        if self.is_client() {
+        if self.proves() {
             self.set_stage(
                 number,
                 Stage::Proving(Proving {
@@ -91,7 +91,7 @@ impl Tunnel {
             self.first_arrived(number, cx);
             return;
         }
-        if !self.config.epoch.wait {
+        if !self.awaits() {
             self.make_usable(number, false, cx);
             return;
         }
@@ -448,7 +448,7 @@ impl Tunnel {
         packets: Option<u64>,
         cx: &mut Context<'_>,
     ) {
-        let is_client = self.is_client();
+        let proves = self.proves();
         let ask_again = cx.now + self.silence_allowed();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
@@ -472,7 +472,7 @@ impl Tunnel {
                 if arrived || !matches!(usable.check, Check::Quiet { .. }) {
                     return;
                 }
-                if is_client {
+                if proves {
                     usable.check = Check::Pinging(PingSeries::starting(cx.now));
                     self.epoch_timeout(number, cx);
                 } else {
@@ -523,13 +523,13 @@ impl Tunnel {
     fn make_usable(&mut self, number: EpochNumber, proven: bool, cx: &mut Context<'_>) {
         let lifetime = self.lifetime(cx);
         let quiet_until = cx.now + self.silence_allowed();
-        let is_client = self.is_client();
+        let proves = self.proves();
         let now = cx.now;
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
         // Out-proven alone: the proof is asked for again as soon as traffic has switched.
-        let check = if proven || !is_client {
+        let check = if proven || !proves {
             Check::Quiet { until: quiet_until }
         } else {
             Check::Pinging(PingSeries::starting(now))

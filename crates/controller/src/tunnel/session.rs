@@ -235,7 +235,7 @@ impl Tunnel {
         self.last_number = EpochNumber(self.last_number.0 + 1);
         let epoch = Epoch::new(self.last_number, session, child, cx.now);
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
-        let report_first = !self.is_client() && self.config.epoch.wait;
+        let report_first = self.awaits();
         let replay_window = self.config.esp.replay_window;
         for spec in epoch.sa_specs(
             child,
@@ -527,7 +527,7 @@ impl Tunnel {
         let text = self.close_text(reason);
         // Over a dead IKE SA a client's epoch may still work, and its own checks tell; a server has
         // no other sign of its client.
-        let keep_epochs = *reason == CloseReason::NoAnswer && self.is_client();
+        let keep_epochs = *reason == CloseReason::NoAnswer && self.proves();
         if keep_epochs {
             self.sessions.retain(|known| known.id != session);
             self.sessions.shrink_to_fit();

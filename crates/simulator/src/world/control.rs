@@ -1,11 +1,13 @@
 //! What a test does to a world: starts and stops daemons, asks them, breaks and mends things, sends
 //! traffic.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use epochgate_controller::config::Config;
+use epochgate_controller::crypto::Crypto;
 use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, XfrmError, XfrmEvent};
 use epochgate_controller::{Controller, Input};
 
@@ -23,12 +25,36 @@ impl World {
         self.trace = Trace::new(recording);
     }
 
+    /// Daemons that start from now on are made by `make`: what a product is compared with may break
+    /// the invariants, so their violations are counted from now on and do not end the run.
+    pub fn compare_with(&mut self, make: fn(Arc<dyn Crypto>) -> Controller) {
+        self.controllers = make;
+        self.tolerated = Some(BTreeMap::new());
+    }
+
+    /// Steps after which an invariant did not hold, by invariant, where that does not end the run
+    /// ([`Self::compare_with`]). Of several that one step violates the first counts.
+    #[must_use]
+    pub fn violations(&self) -> BTreeMap<&'static str, u64> {
+        self.tolerated.clone().unwrap_or_default()
+    }
+
+    pub(super) fn judge(&mut self, checked: Result<(), Violation>) -> Result<(), Violation> {
+        match (checked, &mut self.tolerated) {
+            (Err(violation), Some(tolerated)) => {
+                *tolerated.entry(violation.invariant).or_default() += 1;
+                Ok(())
+            }
+            (checked, _) => checked,
+        }
+    }
+
     /// Starts a node's daemon with a configuration.
     pub fn start(&mut self, id: NodeId, config: Config) {
         self.note(|| Happened::Done(Some(id), "the daemon starts".into()));
         let node = &mut self.nodes[id.0];
         node.run += 1;
-        node.controller = Some(Controller::new(Arc::clone(&node.crypto)));
+        node.controller = Some((self.controllers)(Arc::clone(&node.crypto)));
         let addresses = node.kernel.addresses().to_vec();
         node.note_config(&config);
         self.feed(id, Input::Configure(config));

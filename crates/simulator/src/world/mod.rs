@@ -21,7 +21,7 @@ use epochgate_controller::io::{
     SaId, SaSpec, SequenceNumbers, Spi, XfrmOp,
 };
 use epochgate_controller::status::TunnelStatus;
-use epochgate_controller::{Input, Secret, Timestamp};
+use epochgate_controller::{Controller, Input, Secret, Timestamp};
 use ipnet::IpNet;
 
 use crate::crypto::Seeded;
@@ -53,6 +53,9 @@ pub struct World {
     now: Timestamp,
     random: Random,
     provider: Arc<dyn Crypto>,
+    controllers: fn(Arc<dyn Crypto>) -> Controller,
+    /// Violations by invariant, where they do not end the run.
+    tolerated: Option<BTreeMap<&'static str, u64>>,
     queue: BTreeMap<(Timestamp, u64), Happening>,
     scheduled: u64,
     nodes: Vec<Node>,
@@ -73,6 +76,8 @@ impl World {
             now: Timestamp::ZERO,
             random: Random::new(seed),
             provider,
+            controllers: Controller::new,
+            tolerated: None,
             queue: BTreeMap::new(),
             scheduled: 0,
             nodes: Vec::new(),
@@ -219,7 +224,7 @@ impl World {
         }
         let checked = check_all(self);
         self.observed.clear();
-        checked
+        self.judge(checked)
     }
 
     fn happen(&mut self, happening: Happening) {

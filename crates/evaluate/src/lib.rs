@@ -1,0 +1,1 @@
+//! What the gate is worth: tunnels with and without it, under the same faults.
