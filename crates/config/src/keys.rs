@@ -73,10 +73,15 @@ pub const KEYS: &[&str] = &[
     "tunnel.NAME.ping.interval",
     "tunnel.NAME.ping.attempts",
     "tunnel.NAME.ping.idle",
+    "tunnel.NAME.ping.proof",
     "tunnel.NAME.epoch",
     "tunnel.NAME.epoch.lifetime",
     "tunnel.NAME.epoch.wait",
     "tunnel.NAME.epoch.drain",
+    "tunnel.NAME.epoch.server-rekey",
+    "tunnel.NAME.recovery",
+    "tunnel.NAME.recovery.back-off",
+    "tunnel.NAME.recovery.back-off-max",
     "tunnel.NAME.ike",
     "tunnel.NAME.ike.lifetime",
     "tunnel.NAME.ike.reauthenticate",
@@ -96,14 +101,6 @@ pub const KEYS: &[&str] = &[
 
 /// Keys that this version does not know though people may expect them, and what to say.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
-    (
-        "tunnel.NAME.ping.proof",
-        "this version proves epochs by an answered ICMP echo alone: remove the key",
-    ),
-    (
-        "tunnel.NAME.epoch.server-rekey",
-        "this version accepts rekeys that either end starts: remove the key",
-    ),
     (
         "tunnel.NAME.local.psk",
         "put the secret into a file of its own (chmod 600) and name it: psk-file = \"/etc/epochgate/NAME.psk\"",
@@ -214,7 +211,21 @@ pub const INTERFACE_MTU: Bounds<u32> = Bounds {
 pub const PING_IDLE: Bounds<Duration> = Bounds {
     least: Duration::from_secs(1),
     most: Duration::from_secs(3600),
-    default: Duration::from_secs(10),
+    default: Duration::from_secs(3),
+};
+
+/// `recovery.back-off`.
+pub const BACK_OFF: Bounds<Duration> = Bounds {
+    least: Duration::from_millis(50),
+    most: Duration::from_secs(60),
+    default: Duration::from_millis(250),
+};
+
+/// `recovery.back-off-max`.
+pub const BACK_OFF_MAX: Bounds<Duration> = Bounds {
+    least: Duration::from_millis(50),
+    most: Duration::from_secs(3600),
+    default: Duration::from_secs(3),
 };
 
 /// `epoch.lifetime`.

@@ -13,6 +13,7 @@ mod daemon;
 mod diagnostic;
 #[cfg(all(feature = "disk", unix))]
 mod disk;
+mod epoch;
 mod files;
 mod half_open;
 mod ike_sa;

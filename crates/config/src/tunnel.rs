@@ -4,25 +4,23 @@
 use std::net::IpAddr;
 
 use epochgate_controller::config::{
-    End, EpochConfig, Identity, NatTraversal, OnStop, PingConfig, Role, Start, TunnelConfig,
-    TunnelName,
+    End, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig, TunnelName,
 };
 
 use crate::addressing::{self, Pools, Virtual};
 use crate::algorithms;
 use crate::auth::{self, Ends};
 use crate::diagnostic::{Sink, Span, quoted};
+use crate::epoch::{read_epoch, read_ping, read_recovery};
 use crate::files::Files;
 use crate::ike_sa;
 use crate::interface;
-use crate::keys::{
-    EPOCH_DRAIN, EPOCH_LIFETIME, NAME_LEN_MAX, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
-};
+use crate::keys::NAME_LEN_MAX;
 use crate::path;
 use crate::reader::{At, Section};
 use crate::template::Templates;
 use crate::traffic::{self, Surroundings, Traffic};
-use crate::values::{self, ANY, read_duration, read_number, read_word, shown_duration};
+use crate::values::{self, ANY, read_word};
 
 const ROLES: [(&str, Role); 2] = [("client", Role::Client), ("server", Role::Server)];
 const STARTS: [(&str, Start); 3] = [
@@ -113,7 +111,8 @@ pub(crate) fn read(
     };
     let interface = interface::read(section, sink);
     let path = path::read(&section.section("path", sink), sink);
-    let epoch = read_epoch(&section.section("epoch", sink), sink);
+    let epoch = read_epoch(&section.section("epoch", sink), role, sink);
+    let recovery = read_recovery(&section.section("recovery", sink), sink);
     let ping_section = section.section("ping", sink);
     check_ping_source(&ping_section, &addresses, sink);
     let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
@@ -156,6 +155,7 @@ pub(crate) fn read(
         path,
         ping,
         epoch,
+        recovery,
         ike_sa,
         ike,
         esp,
@@ -297,87 +297,5 @@ fn check_reachable(
             .help("write start = \"listen\", or give the peer's address");
         }
         (_, Some(Start::Listen) | None) => {}
-    }
-}
-
-fn read_epoch(section: &Section<'_>, sink: &mut Sink) -> EpochConfig {
-    let lifetime = read_duration(section, "lifetime", EPOCH_LIFETIME, sink);
-    let drain = read_duration(section, "drain", EPOCH_DRAIN, sink);
-    if drain.value >= lifetime.value {
-        let title = "an old epoch would drain for longer than an epoch lives";
-        sink.error(drain.span, title, shown_duration(drain.value))
-            .also(lifetime.span, shown_duration(lifetime.value));
-    }
-    EpochConfig {
-        lifetime: lifetime.value,
-        wait: section.flag("wait", sink).is_none_or(|wait| wait.value),
-        drain: drain.value,
-    }
-}
-
-fn read_ping(
-    section: &Section<'_>,
-    traffic: Option<&Traffic>,
-    epoch: &EpochConfig,
-    sink: &mut Sink,
-) -> PingConfig {
-    let mut inside = |key: &str, side: &str| {
-        let text = section.text(key, sink)?;
-        let value = values::address(&text, sink)?;
-        let networks = traffic.map(|traffic| match side {
-            "local" => &traffic.local,
-            _ => &traffic.remote,
-        });
-        if let Some(networks) = networks
-            && !networks
-                .iter()
-                .any(|network| network.value.contains(&value))
-        {
-            let title = format!(
-                "{} {value} is outside the {side} traffic",
-                quoted(&format!("ping.{key}"))
-            );
-            let shown: Vec<_> = networks.iter().map(|at| at.value.to_string()).collect();
-            sink.error(
-                text.span.clone(),
-                title,
-                format!("outside {}", shown.join(", ")),
-            )
-            .help(format!(
-                "a control ping goes through the tunnel: name an address inside traffic.{side}"
-            ));
-            return None;
-        }
-        Some(At {
-            value,
-            span: text.span,
-        })
-    };
-    let source = inside("source", "local");
-    let target = inside("target", "remote");
-    if let (Some(source), Some(target)) = (&source, &target)
-        && source.value.is_ipv4() != target.value.is_ipv4()
-    {
-        let title = "the ping's source and target are of different IP versions";
-        sink.error(target.span.clone(), title, "target")
-            .also(source.span.clone(), "source");
-    }
-    let interval = read_duration(section, "interval", PING_INTERVAL, sink);
-    let attempts = read_number(section, "attempts", PING_ATTEMPTS, sink);
-    let series = interval.value.saturating_mul(attempts);
-    if series >= epoch.lifetime {
-        let title = "pinging would go on for longer than an epoch lives";
-        let label = format!("{attempts} pings take {}", shown_duration(series));
-        sink.error(interval.span, title, label).help(format!(
-            "an epoch lives for {}",
-            shown_duration(epoch.lifetime)
-        ));
-    }
-    PingConfig {
-        source: source.map(|at| at.value),
-        target: target.map(|at| at.value),
-        interval: interval.value,
-        attempts,
-        idle: read_duration(section, "idle", PING_IDLE, sink).value,
     }
 }

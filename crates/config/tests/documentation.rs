@@ -99,6 +99,9 @@ fn the_reference_gives_the_bounds_that_the_reader_enforces() {
     check_bounds(path, "nat-keepalive", keys::NAT_KEEPALIVE, shown_duration);
     check_bounds(epoch, "lifetime", keys::EPOCH_LIFETIME, shown_duration);
     check_bounds(epoch, "drain", keys::EPOCH_DRAIN, shown_duration);
+    let recovery = "tunnel.NAME.recovery";
+    check_bounds(recovery, "back-off", keys::BACK_OFF, shown_duration);
+    check_bounds(recovery, "back-off-max", keys::BACK_OFF_MAX, shown_duration);
     check_bounds("Policy templates", "priority", keys::PRIORITY, number);
     let texts = [
         format!("`{}`", keys::DEFAULT_SOCKET),

@@ -11,7 +11,7 @@ use epochgate_config::keys::REPLAY_WINDOW;
 use epochgate_config::{DaemonSettings, Loaded, LogLevel, load};
 use epochgate_controller::config::{
     AuthConfig, EspSuite, HalfOpenConfig, Identity, IkeSuite, LocalAuth, NatTraversal, OnStop,
-    RemoteAuth, Role, Start, TunnelConfig,
+    Proof, RecoveryConfig, RemoteAuth, Role, ServerRekey, Start, TunnelConfig,
 };
 use epochgate_controller::crypto::{Cipher, Group, Prf};
 use epochgate_controller::pki::RsaPadding;
@@ -61,10 +61,13 @@ fn the_smallest_tunnel_has_good_defaults() -> Outcome {
     assert_eq!(tunnel.ping.target, None);
     assert_eq!(tunnel.ping.interval, Duration::from_millis(250));
     assert_eq!(tunnel.ping.attempts, 4);
-    assert_eq!(tunnel.ping.idle, Duration::from_secs(10));
+    assert_eq!(tunnel.ping.idle, Duration::from_secs(3));
+    assert_eq!(tunnel.ping.proof, Proof::Icmp);
     assert_eq!(tunnel.epoch.lifetime, Duration::from_secs(3600));
     assert!(tunnel.epoch.wait);
     assert_eq!(tunnel.epoch.drain, Duration::from_secs(2));
+    assert_eq!(tunnel.epoch.server_rekey, ServerRekey::Accept);
+    assert_eq!(tunnel.recovery, RecoveryConfig::default());
     assert_eq!(tunnel.ike_sa.lifetime, Duration::from_secs(4 * 3600));
     assert_eq!(tunnel.ike_sa.reauthenticate, None);
     assert_eq!(tunnel.ike, IkeSuite::default());
@@ -167,6 +170,23 @@ esp = { cipher = ["aes128gcm16"], group = [] }
     assert_eq!(tunnel.ike.groups, [Group::P384]);
     assert_eq!(tunnel.esp.ciphers, [Cipher::AesGcm128]);
     assert!(tunnel.esp.groups.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_client_that_ignores_its_server_and_takes_any_packet_for_a_proof() -> Outcome {
+    let text = format!(
+        "{SMALLEST}ping = {{ proof = \"any-inbound\" }}\nepoch = {{ server-rekey = \"ignore\" }}\n\
+         recovery = {{ back-off = \"100ms\", back-off-max = \"1m\" }}\n"
+    );
+    let tunnel = only_tunnel(&text)?;
+    assert_eq!(tunnel.ping.proof, Proof::AnyInbound);
+    assert_eq!(tunnel.epoch.server_rekey, ServerRekey::Ignore);
+    let recovery = RecoveryConfig {
+        back_off: Duration::from_millis(100),
+        back_off_max: Duration::from_secs(60),
+    };
+    assert_eq!(tunnel.recovery, recovery);
     Ok(())
 }
 

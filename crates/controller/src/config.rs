@@ -1,7 +1,9 @@
 //! What the operator asked for, already parsed and checked (by `epochgate-config`).
 
+mod epoch;
 mod half_open;
 mod path;
+mod recovery;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,8 +19,11 @@ use crate::crypto::{AesKey, Cipher, Group, Integrity, Prf};
 use crate::distinguished_name::DistinguishedName;
 use crate::pki::{Credential, Ppk, TrustedAuthorities};
 
+pub use epoch::{EpochConfig, PingConfig, Proof, ServerRekey};
 pub use half_open::HalfOpenConfig;
 pub use path::PathConfig;
+pub(crate) use recovery::{BACK_OFF_PERCENT_MAX, REKEY_PATIENCE};
+pub use recovery::{ROUND_TRIP_MAX, RecoveryConfig};
 
 mod addressing;
 
@@ -232,32 +237,6 @@ pub struct InterfaceConfig {
     pub mtu: u32,
 }
 
-/// Control pings (R4, R7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PingConfig {
-    /// Source address; `None`: an address of this host inside the local selectors.
-    pub source: Option<IpAddr>,
-    /// Address to ping when the peer announces none.
-    pub target: Option<IpAddr>,
-    /// Time to wait for a reply before the next ping.
-    pub interval: Duration,
-    /// Pings sent before the epoch counts as failed.
-    pub attempts: u32,
-    /// Silence on the open epoch after which it is pinged.
-    pub idle: Duration,
-}
-
-/// Epochs: how long they live and who may replace them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpochConfig {
-    /// Age at which an epoch is rekeyed, before jitter.
-    pub lifetime: Duration,
-    /// R8: a server's outbound traffic waits for something authenticated on a new epoch.
-    pub wait: bool,
-    /// How long an old epoch's inbound SA stays after its last use was agreed.
-    pub drain: Duration,
-}
-
 /// IKE SAs: when they are rekeyed, and when the ends prove their identities anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IkeSaConfig {
@@ -416,6 +395,8 @@ pub struct TunnelConfig {
     pub ping: PingConfig,
     /// Epochs.
     pub epoch: EpochConfig,
+    /// What is tried after a failure, and when.
+    pub recovery: RecoveryConfig,
     /// How long IKE SAs live.
     pub ike_sa: IkeSaConfig,
     /// IKE algorithms.
@@ -453,6 +434,7 @@ impl TunnelConfig {
             interface: _,
             ping: _,
             epoch: _,
+            recovery: _,
             esp: _,
         } = self;
         *role == other.role
@@ -496,18 +478,9 @@ impl TunnelConfig {
             on_stop: OnStop::Block,
             path: PathConfig::default(),
             interface: None,
-            ping: PingConfig {
-                source: None,
-                target: None,
-                interval: Duration::from_millis(250),
-                attempts: 4,
-                idle: Duration::from_secs(10),
-            },
-            epoch: EpochConfig {
-                lifetime: Duration::from_secs(3600),
-                wait: true,
-                drain: Duration::from_secs(2),
-            },
+            ping: PingConfig::default(),
+            epoch: EpochConfig::default(),
+            recovery: RecoveryConfig::default(),
             ike_sa: IkeSaConfig {
                 lifetime: Duration::from_secs(4 * 3600),
                 reauthenticate: None,

@@ -31,6 +31,14 @@ pub struct TunnelStatus {
     pub gate: GateStatus,
     /// Why traffic is held and what to do; empty when it is not.
     pub reason: String,
+    /// The step of the recovery ladder that the tunnel is on: `idle`, `proving`, `pinging 2 of 4`,
+    /// `looking for a source`, `rekeying`, `put off`, `connecting`, `backing off`.
+    #[serde(default)]
+    pub ladder: String,
+    /// Milliseconds from the end of all faults until traffic flows again, at most
+    /// ([`crate::config::TunnelConfig::recovery_bound`]).
+    #[serde(default)]
+    pub recovery_bound_ms: u64,
     /// Number of the open epoch.
     pub open_epoch: Option<u64>,
     /// Local selectors.

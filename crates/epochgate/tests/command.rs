@@ -279,6 +279,8 @@ fn report() -> Response {
         role: "client".into(),
         gate: GateStatus::Held,
         reason: "waiting for traffic".into(),
+        ladder: "idle".into(),
+        recovery_bound_ms: 9_562,
         open_epoch: None,
         local_traffic: vec!["10.1.0.0/16".into()],
         remote_traffic: vec!["10.2.0.0/16".into()],

@@ -9,7 +9,7 @@ use super::gate::{Gate, Position};
 use super::proof::random;
 use super::{Context, Session, Tunnel, Wish};
 use crate::Timestamp;
-use crate::config::Start;
+use crate::config::{BACK_OFF_PERCENT_MAX, REKEY_PATIENCE, RecoveryConfig, Start};
 use crate::event::EventKind;
 use crate::ike::{ChildId, IkeSaId};
 use crate::io::{CommandOutcome, Output};
@@ -20,18 +20,11 @@ const IKE_PORT: u16 = 500;
 /// Epochs of one IKE SA that may fail in a row before a new IKE SA is tried.
 const FAILED_EPOCHS_MAX: u32 = 2;
 
-/// How long a rekey may stay unanswered while traffic is held, before a new IKE SA is tried beside
-/// it.
-const REKEY_PATIENCE: Duration = Duration::from_secs(4);
+/// Doublings of the back-off at most: one second becomes days.
+const DOUBLINGS_MAX: u32 = 20;
 
 /// How long the shell may take to find a source address.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Wait before the second attempt; doubles with each failure.
-const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
-
-/// Longest wait between attempts, before jitter.
-const BACK_OFF_MAX: Duration = Duration::from_secs(8);
 
 /// What is under way to get a new epoch.
 #[derive(Debug)]
@@ -281,9 +274,15 @@ impl Tunnel {
 
     /// Doubles from failure to failure up to a bound, 75 to 125 percent of that.
     fn back_off(&self, cx: &Context<'_>) -> Duration {
-        let doubled = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(8));
-        let jitter = u32::try_from(random(cx) % 500).unwrap_or(0);
-        doubled.min(BACK_OFF_MAX).saturating_mul(750 + jitter) / 1000
+        let RecoveryConfig {
+            back_off,
+            back_off_max,
+        } = self.config.recovery;
+        let doubled = back_off.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX));
+        let spread = u64::from(2 * (BACK_OFF_PERCENT_MAX - 100) * 10);
+        let jitter = u32::try_from(random(cx) % spread).unwrap_or(0);
+        let least = (200 - BACK_OFF_PERCENT_MAX) * 10;
+        doubled.min(back_off_max).saturating_mul(least + jitter) / 1000
     }
 
     pub(super) fn effort_timeout(&mut self, cx: &mut Context<'_>) {

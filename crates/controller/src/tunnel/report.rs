@@ -1,7 +1,7 @@
 //! What `status` says of a tunnel, in words.
 
 use super::Tunnel;
-use super::epoch::{Check, Epoch, Stage};
+use super::epoch::{Check, Epoch, Proving, Stage};
 use super::gate::{Gate, Position};
 use super::ladder::Effort;
 use crate::Timestamp;
@@ -47,6 +47,9 @@ impl Tunnel {
                 GateStatus::Open => String::new(),
                 GateStatus::Down | GateStatus::Held => self.why_held(),
             },
+            ladder: self.ladder_step(),
+            recovery_bound_ms: u64::try_from(self.config.recovery_bound().as_millis())
+                .unwrap_or(u64::MAX),
             open_epoch: open.map(|epoch| epoch.0),
             local_traffic: strings(&self.config.local_traffic),
             remote_traffic: strings(&self.config.remote_traffic),
@@ -73,6 +76,43 @@ impl Tunnel {
             switches: self.counters.switches,
             held_packets_max: HELD_PACKETS_MAX,
             last_error: self.last_error.clone(),
+        }
+    }
+
+    /// The step of the ladder that is under way, in few words.
+    fn ladder_step(&self) -> String {
+        match &self.effort {
+            Effort::FindingSource { .. } => return "looking for a source".into(),
+            Effort::Connecting { .. } => return "connecting".into(),
+            Effort::Rekeying { .. } => return "rekeying".into(),
+            Effort::PutOff { .. } => return "put off".into(),
+            Effort::BackingOff { .. } => return "backing off".into(),
+            Effort::Rest => {}
+        }
+        let attempts = self.config.ping.attempts;
+        let pinged = self
+            .epochs
+            .iter()
+            .rev()
+            .find_map(|epoch| match &epoch.stage {
+                Stage::Proving(Proving {
+                    pings,
+                    failed: false,
+                    ..
+                }) => Some(pings.sent()),
+                Stage::Usable(usable) => match &usable.check {
+                    Check::Pinging(pings) => Some(pings.sent()),
+                    Check::Quiet { .. } | Check::Doubted(_) => None,
+                },
+                Stage::Installing(_)
+                | Stage::Proving(_)
+                | Stage::Awaiting { .. }
+                | Stage::Draining { .. } => None,
+            });
+        match pinged {
+            Some(sent) => format!("pinging {} of {attempts}", sent.min(attempts)),
+            None if self.epochs.iter().any(Epoch::is_candidate) => "proving".into(),
+            None => "idle".into(),
         }
     }
 

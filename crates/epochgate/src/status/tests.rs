@@ -55,6 +55,8 @@ fn down() -> TunnelStatus {
         role: "client".into(),
         gate: GateStatus::Down,
         reason: "down: run `epochgate up branch`".into(),
+        ladder: "idle".into(),
+        recovery_bound_ms: 9_562,
         open_epoch: None,
         local_traffic: vec!["10.1.0.0/16".into()],
         remote_traffic: vec!["10.2.0.0/16".into()],

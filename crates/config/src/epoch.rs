@@ -1,0 +1,130 @@
+//! `[tunnel.NAME.epoch]`, `[tunnel.NAME.ping]` and `[tunnel.NAME.recovery]`: epochs, what proves them,
+//! and what follows when one fails.
+
+use epochgate_controller::config::{
+    EpochConfig, PingConfig, Proof, RecoveryConfig, Role, ServerRekey,
+};
+
+use crate::diagnostic::{Sink, quoted};
+use crate::keys::{
+    BACK_OFF, BACK_OFF_MAX, EPOCH_DRAIN, EPOCH_LIFETIME, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
+};
+use crate::reader::{At, Section};
+use crate::traffic::Traffic;
+use crate::values::{self, read_duration, read_number, read_word, shown_duration};
+
+const PROOFS: [(&str, Proof); 2] = [("icmp", Proof::Icmp), ("any-inbound", Proof::AnyInbound)];
+const SERVER_REKEYS: [(&str, ServerRekey); 2] = [
+    ("accept", ServerRekey::Accept),
+    ("ignore", ServerRekey::Ignore),
+];
+
+pub(crate) fn read_epoch(
+    section: &Section<'_>,
+    role: Option<Role>,
+    sink: &mut Sink,
+) -> EpochConfig {
+    let lifetime = read_duration(section, "lifetime", EPOCH_LIFETIME, sink);
+    let drain = read_duration(section, "drain", EPOCH_DRAIN, sink);
+    if drain.value >= lifetime.value {
+        let title = "an old epoch would drain for longer than an epoch lives";
+        sink.error(drain.span, title, shown_duration(drain.value))
+            .also(lifetime.span, shown_duration(lifetime.value));
+    }
+    let server_rekey = read_word(section, "server-rekey", &SERVER_REKEYS, sink);
+    if let (Some(Role::Server), Some(word)) = (role, &server_rekey)
+        && word.value == ServerRekey::Ignore
+    {
+        let title = "a server's own rekeys are its client's to ignore";
+        sink.error(word.span.clone(), title, "of no meaning here")
+            .help("set it on the client, or remove it");
+    }
+    EpochConfig {
+        lifetime: lifetime.value,
+        wait: section.flag("wait", sink).is_none_or(|wait| wait.value),
+        drain: drain.value,
+        server_rekey: server_rekey.map_or(ServerRekey::Accept, |word| word.value),
+    }
+}
+
+pub(crate) fn read_ping(
+    section: &Section<'_>,
+    traffic: Option<&Traffic>,
+    epoch: &EpochConfig,
+    sink: &mut Sink,
+) -> PingConfig {
+    let mut inside = |key: &str, side: &str| {
+        let text = section.text(key, sink)?;
+        let value = values::address(&text, sink)?;
+        let networks = traffic.map(|traffic| match side {
+            "local" => &traffic.local,
+            _ => &traffic.remote,
+        });
+        if let Some(networks) = networks
+            && !networks
+                .iter()
+                .any(|network| network.value.contains(&value))
+        {
+            let title = format!(
+                "{} {value} is outside the {side} traffic",
+                quoted(&format!("ping.{key}"))
+            );
+            let shown: Vec<_> = networks.iter().map(|at| at.value.to_string()).collect();
+            sink.error(
+                text.span.clone(),
+                title,
+                format!("outside {}", shown.join(", ")),
+            )
+            .help(format!(
+                "a control ping goes through the tunnel: name an address inside traffic.{side}"
+            ));
+            return None;
+        }
+        Some(At {
+            value,
+            span: text.span,
+        })
+    };
+    let source = inside("source", "local");
+    let target = inside("target", "remote");
+    if let (Some(source), Some(target)) = (&source, &target)
+        && source.value.is_ipv4() != target.value.is_ipv4()
+    {
+        let title = "the ping's source and target are of different IP versions";
+        sink.error(target.span.clone(), title, "target")
+            .also(source.span.clone(), "source");
+    }
+    let interval = read_duration(section, "interval", PING_INTERVAL, sink);
+    let attempts = read_number(section, "attempts", PING_ATTEMPTS, sink);
+    let series = interval.value.saturating_mul(attempts);
+    if series >= epoch.lifetime {
+        let title = "pinging would go on for longer than an epoch lives";
+        let label = format!("{attempts} pings take {}", shown_duration(series));
+        sink.error(interval.span, title, label).help(format!(
+            "an epoch lives for {}",
+            shown_duration(epoch.lifetime)
+        ));
+    }
+    PingConfig {
+        source: source.map(|at| at.value),
+        target: target.map(|at| at.value),
+        interval: interval.value,
+        attempts,
+        idle: read_duration(section, "idle", PING_IDLE, sink).value,
+        proof: read_word(section, "proof", &PROOFS, sink).map_or(Proof::Icmp, |word| word.value),
+    }
+}
+
+pub(crate) fn read_recovery(section: &Section<'_>, sink: &mut Sink) -> RecoveryConfig {
+    let first = read_duration(section, "back-off", BACK_OFF, sink);
+    let longest = read_duration(section, "back-off-max", BACK_OFF_MAX, sink);
+    if longest.value < first.value {
+        let title = "the longest wait between attempts is shorter than the first";
+        sink.error(longest.span, title, shown_duration(longest.value))
+            .also(first.span, shown_duration(first.value));
+    }
+    RecoveryConfig {
+        back_off: first.value,
+        back_off_max: longest.value,
+    }
+}
