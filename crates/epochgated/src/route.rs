@@ -157,13 +157,11 @@ impl Routes {
             let Some(hop) = hop else {
                 continue;
             };
-            let as_wanted = present.get(destination).is_some_and(|route| {
-                message::next_hop(route) == Some(hop)
-                    && (installed.source.is_none()
-                        || message::preferred_source(route) == installed.source)
-            });
+            let message = message::route(*destination, installed.source, hop)?;
+            let as_wanted = present
+                .get(destination)
+                .is_some_and(|route| message::is_as_wanted(route, &message));
             if !as_wanted {
-                let message = message::route(*destination, installed.source, hop)?;
                 self.put(*destination, &message).await?;
             }
         }
@@ -199,7 +197,11 @@ impl Routes {
                 })
             ));
         }
-        self.put(destination, &message).await?;
+        // What is there already stays: see `put`.
+        let leftover = self.leftovers.get(&destination);
+        if !leftover.is_some_and(|route| message::is_as_wanted(route, &message)) {
+            self.put(destination, &message).await?;
+        }
         self.leftovers.remove(&destination);
         let users = self
             .installed
@@ -218,6 +220,10 @@ impl Routes {
     }
 
     /// Adds a route in place of whatever of ours is there; nothing of anybody else's is.
+    ///
+    /// Not to be done without need: packets that the kernel holds keep the route by which they
+    /// came. An IPv6 route that is replaced leads to the kernel's black hole, whose MTU is 68, and
+    /// once the gate opens they leave as fragments of 64 octets.
     async fn put(&self, destination: IpNet, message: &RouteMessage) -> Result<(), String> {
         let request = self.handle.route().add(message.clone()).replace();
         request

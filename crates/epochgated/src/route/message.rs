@@ -172,6 +172,14 @@ pub(super) fn preferred_source(message: &RouteMessage) -> Option<IpAddr> {
         })
 }
 
+/// Whether a route in the kernel is what adding `wanted` would make of it. They may differ in the
+/// source where `wanted` leaves that to the kernel.
+pub(super) fn is_as_wanted(present: &RouteMessage, wanted: &RouteMessage) -> bool {
+    let source = preferred_source(wanted);
+    next_hop(present) == next_hop(wanted)
+        && (source.is_none() || preferred_source(present) == source)
+}
+
 pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
     let address = message
         .attributes
@@ -336,6 +344,26 @@ mod tests {
         assert!(!shows_no_other(&foreign("10.2.0.0/16"), wanted));
         assert!(!shows_no_other(&foreign("10.2.0.0/24"), wanted));
         assert!(!shows_no_other(&ours("10.2.0.0/24"), wanted));
+    }
+
+    #[test]
+    fn an_ipv6_route_beside_an_ipv4_gateway_is_as_wanted_once_it_is_there() {
+        let hop = NextHop {
+            interface: 7,
+            gateway: Some(address("192.0.2.1")),
+        };
+        let to = |source: &str, hop| {
+            let source = Some(address(source));
+            route(network("2001:db8:b::/64"), source, hop).expect("a route")
+        };
+        let present = to("2001:db8:a::1", hop);
+        assert!(is_as_wanted(&present, &to("2001:db8:a::1", hop)));
+        assert!(!is_as_wanted(&present, &to("2001:db8:a::2", hop)));
+        let elsewhere = NextHop {
+            interface: 8,
+            ..hop
+        };
+        assert!(!is_as_wanted(&present, &to("2001:db8:a::1", elsewhere)));
     }
 
     #[test]
