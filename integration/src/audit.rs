@@ -259,6 +259,8 @@ pub fn carried(trace: &Trace, port: u16) -> Vec<(u64, u32)> {
 pub struct Release {
     /// How many packets left.
     pub packets: usize,
+    /// How many had been held, as far as the order in which they left can tell.
+    pub held: u64,
     /// Those that left before one with a lower number: live ones ahead of held ones.
     pub ahead: Vec<u64>,
     /// From the first packet of the flow until the last one that another had overtaken.
@@ -266,37 +268,95 @@ pub struct Release {
 }
 
 /// Looks for packets of a [`UdpFlow`](crate::UdpFlow) that overtook others on their way into the
-/// tunnel. Those numbered below `held` were sent before the switch and must have kept their order
-/// among themselves.
-pub fn release(trace: &Trace, port: u16, held: u64) -> Result<Release, Violation> {
-    let mut release = Release::default();
-    let mut first = None;
-    let mut highest_held = None;
-    let mut left = Vec::<u64>::new();
-    for entry in trace.sent() {
-        let Some(number) = number_of(entry, port) else {
-            continue;
-        };
-        let first = *first.get_or_insert(entry.at);
-        release.packets += 1;
-        if number < held {
-            if highest_held.is_some_and(|highest| number < highest) {
-                return Err(Violation::new(entry, "held packets changed their order"));
-            }
-            highest_held = Some(number);
+/// tunnel, where there must be a datagram, the first live one, such that those before it kept
+/// their order among themselves, and so did those from it on.
+///
+/// When the gate opened is only known within limits, and those are `sent`, as the flow's account
+/// has it, `proof`, before which nothing may leave, and the first of the flow that did. What had
+/// been given to the kernel before `proof` was held, and what was given to it after the first had
+/// left was not.
+pub fn release(
+    trace: &Trace,
+    port: u16,
+    sent: &[(u64, Timestamp)],
+    proof: Timestamp,
+) -> Result<Release, Violation> {
+    let left = trace
+        .sent()
+        .filter_map(|entry| Some((number_of(entry, port)?, entry)));
+    let left: Vec<_> = left.collect();
+    let Some((_, opened)) = left.first() else {
+        return Ok(Release::default());
+    };
+    let certainly_held = given_before(sent, proof);
+    let certainly_live = first_number_since(sent, opened.at);
+    let limits = certainly_held..=certainly_live.max(certainly_held);
+    let mut violation = None;
+    let held = limits.clone().find(|held| match keep_order(&left, *held) {
+        Ok(()) => true,
+        Err(found) => {
+            // The one of the smallest number that may be said to have been held is shown.
+            violation.get_or_insert(found);
+            false
         }
-        let mut overtook = left.iter().filter(|before| **before > number).peekable();
-        if overtook.peek().is_some() {
-            release.unordered_for = entry.at.since(first);
-            for before in overtook {
-                if !release.ahead.contains(before) {
-                    release.ahead.push(*before);
-                }
-            }
-        }
-        left.push(number);
+    });
+    match (held, violation) {
+        (Some(held), _) => Ok(overtaken(&left, opened.at, held)),
+        (None, Some(found)) => Err(found),
+        (None, None) => Ok(Release::default()),
     }
-    Ok(release)
+}
+
+/// How many datagrams were certainly in the sending kernel's hands at `moment`. The time that an
+/// account has is read *before* the datagram is sent, and on a busy CPU long before: only a later
+/// reading shows that it has been.
+fn given_before(sent: &[(u64, Timestamp)], moment: Timestamp) -> u64 {
+    let last_reading = sent.iter().map(|(_, at)| *at).filter(|at| *at <= moment);
+    let Some(last_reading) = last_reading.max() else {
+        return 0;
+    };
+    first_number_since(sent, last_reading)
+}
+
+/// The number of the first datagram whose sending began at `moment` or later.
+fn first_number_since(sent: &[(u64, Timestamp)], moment: Timestamp) -> u64 {
+    let later = sent.iter().find(|(_, at)| *at >= moment);
+    let end = sent.last().map_or(0, |(number, _)| number + 1);
+    later.map_or(end, |(number, _)| *number)
+}
+
+/// Whether those below `held` left in the order of their numbers, and so did the others.
+fn keep_order(left: &[(u64, &Entry)], held: u64) -> Result<(), Violation> {
+    let (mut highest_held, mut highest_live) = (None, None);
+    for (number, entry) in left {
+        let (highest, rule) = if *number < held {
+            (&mut highest_held, "held packets changed their order")
+        } else {
+            (&mut highest_live, "live packets changed their order")
+        };
+        if highest.is_some_and(|highest| *number < highest) {
+            return Err(Violation::new(entry, rule));
+        }
+        *highest = Some(*number);
+    }
+    Ok(())
+}
+
+fn overtaken(left: &[(u64, &Entry)], first: Timestamp, held: u64) -> Release {
+    let mut release = Release {
+        packets: left.len(),
+        held,
+        ..Release::default()
+    };
+    for (index, (number, entry)) in left.iter().enumerate() {
+        for (before, _) in left[..index].iter().filter(|(before, _)| before > number) {
+            release.unordered_for = entry.at.since(first);
+            if !release.ahead.contains(before) {
+                release.ahead.push(*before);
+            }
+        }
+    }
+    release
 }
 
 /// The number of the flow's datagram that an ESP packet carries.

@@ -6,7 +6,6 @@
 //! ```
 #![cfg(feature = "kernel")]
 
-use epochgate_integration::esp::Content;
 use epochgate_integration::peer::{
     client_config, client_config_between, server_config, server_config_between,
 };
@@ -67,39 +66,27 @@ impl Cold {
 }
 
 /// All of it arrived; what was held kept its order, and a live packet was ahead only for a moment.
-/// Returns the number of packets that were sent before the proof.
+/// Returns how many had been held.
 #[track_caller]
 fn assert_nothing_lost(name: &str, account: &Account, judged: &Judged) -> u64 {
     assert!(account.refused.is_empty(), "{account}");
     assert!(account.lost().is_empty(), "{account}: {:?}", account.lost());
     assert_eq!(account.duplicated(), 0, "{account}");
     let proof = *judged.proofs.values().next().expect("a proven epoch");
-    let held = account.sent.iter().filter(|(_, at)| *at < proof).count() as u64;
-    let release = audit::release(&judged.client, PORT, held).expect("held packets in order");
+    let release = audit::release(&judged.client, PORT, &account.sent, proof)
+        .expect("held packets and live ones in order");
     println!(
-        "{name}: delivered {} of {}, {held} of them held; {} live ahead of held ones, for {:?}",
+        "{name}: delivered {} of {}, {} of them held; {} live ahead of held ones, for {:?}",
         account.delivered(),
         account.sent.len(),
+        release.held,
         release.ahead.len(),
         release.unordered_for,
     );
-    // Linux 6.12 sometimes sends a first held IPv6 packet as small fragments, which name no port.
-    let fragments = fragments_sent(judged);
-    assert!(
-        release.packets == account.sent.len() || fragments > 0,
-        "{release:?}"
-    );
+    // Each left in one piece: a fragment names no port.
+    assert_eq!(release.packets, account.sent.len(), "{release:?}");
     assert!(release.unordered_for <= UNORDERED_AT_MOST, "{release:?}");
-    held
-}
-
-/// How many fragments of IPv6 packets the client sent through the tunnel.
-fn fragments_sent(judged: &Judged) -> usize {
-    let fragments = judged.client.sent().filter(|entry| {
-        let inner = entry.inner.as_ref();
-        inner.is_some_and(|inner| inner.src.is_ipv6() && matches!(inner.content, Content::Other(_)))
-    });
-    fragments.count()
+    release.held
 }
 
 #[test]

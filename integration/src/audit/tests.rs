@@ -234,16 +234,60 @@ fn requests_count_once_however_often_they_are_sent() {
     assert_eq!(exchanges(&first), [(34, 1)]);
 }
 
+/// Numbers in the order in which they left, a millisecond apart from zero on.
+fn leaves(numbers: &[u64]) -> Trace {
+    trace(numbers.iter().map(|number| sends(NEW, datagram(*number))))
+}
+
+/// The times, in microseconds, at which sending datagrams 0, 1, 2… began. Those of
+/// [`leaves`] leave from 0 on.
+fn began(micros: &[i64]) -> Vec<(u64, Timestamp)> {
+    // Moved by a second, so that there are times before the first that left.
+    let at = |micros: &i64| Timestamp((1_000_000_000 + micros * 1_000) as u64);
+    (0..).zip(micros.iter().map(at)).collect()
+}
+
+fn a_second_later(mut trace: Trace) -> Trace {
+    for entry in &mut trace.entries {
+        entry.at.0 += 1_000_000_000;
+    }
+    trace
+}
+
+/// A millisecond before the first left.
+const PROOF: Timestamp = Timestamp(999_000_000);
+
+fn released(left: &[u64], times: &[i64]) -> Result<Release, Violation> {
+    release(&a_second_later(leaves(left)), PORT, &began(times), PROOF)
+}
+
 #[test]
 fn live_packets_may_leave_before_held_ones_but_those_keep_their_order() {
-    const HELD: u64 = 3;
-    let sends_in_order = |numbers: [u64; 5]| trace(numbers.map(|n| sends(NEW, datagram(n))));
-    let clean = release(&sends_in_order([0, 1, 2, 3, 4]), PORT, HELD);
-    assert_eq!(clean.unwrap().ahead, [0_u64; 0]);
-    let ahead = release(&sends_in_order([0, 3, 1, 2, 4]), PORT, HELD).unwrap();
-    assert_eq!((ahead.packets, ahead.ahead), (5, vec![3]));
+    // 0, 1 and 2 were held, since the clock was read for 3 before the proof. 4 and 5 were sent
+    // when the first had left.
+    let times = [-30_000, -20_000, -10_000, -1_000, 500, 3_500];
+    let clean = released(&[0, 1, 2, 3, 4, 5], &times).unwrap();
+    assert_eq!((clean.packets, clean.ahead), (6, vec![]));
+    let ahead = released(&[0, 3, 1, 2, 4, 5], &times).unwrap();
+    assert_eq!((ahead.packets, ahead.held, ahead.ahead), (6, 3, vec![3]));
     assert_eq!(ahead.unordered_for, Duration::from_millis(3));
-    release(&sends_in_order([0, 2, 1, 3, 4]), PORT, HELD).expect_err("1 was overtaken by 2");
+    released(&[3, 0, 4, 1, 2, 5], &times).expect("two live ones ahead");
+    released(&[0, 2, 1, 3, 4, 5], &times).expect_err("1 was overtaken by 2");
+    released(&[0, 1, 2, 3, 5, 4], &times).expect_err("4 was overtaken by 5, both live");
+}
+
+#[test]
+fn a_sender_that_was_kept_waiting_between_the_clock_and_the_kernel_sent_a_live_packet() {
+    // The clock was read for 2 before the proof, but 2 and 3 were given to the kernel after the
+    // gate had opened.
+    let times = [-30_000, -20_000, -1_500, -1_500, 3_500];
+    let ahead = released(&[2, 3, 0, 1, 4], &times).unwrap();
+    assert_eq!((ahead.held, ahead.ahead), (2, vec![2, 3]));
+    // What was sent between the proof and the switch was held too.
+    let late = [-30_000, -20_000, -500, 500, 3_500];
+    let ahead = released(&[3, 0, 1, 2, 4], &late).unwrap();
+    assert_eq!((ahead.held, ahead.ahead), (3, vec![3]));
+    released(&[3, 0, 2, 1, 4], &late).expect_err("no place of the switch explains it");
 }
 
 #[test]
