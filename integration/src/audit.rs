@@ -130,6 +130,22 @@ pub fn nothing_before_proof(trace: &Trace) -> Result<BTreeMap<u32, Timestamp>, V
     Ok(used)
 }
 
+/// Only what is a client's own reaches it: all ESP that arrives is opened by one of its keys. A NAT
+/// that gave it another client's packets is found so, also where both chose the same SPI. Returns
+/// how many packets of its own there were.
+pub fn nothing_of_others(trace: &Trace) -> Result<usize, Violation> {
+    let mut own = 0;
+    for entry in trace.received() {
+        if let Packet::Esp { .. } = entry.packet {
+            if entry.inner.is_none() {
+                return Err(Violation::new(entry, "ESP of another client"));
+            }
+            own += 1;
+        }
+    }
+    Ok(own)
+}
+
 /// I3, for a waiting server: nothing leaves on an outbound SPI before something authentic has
 /// arrived on the inbound SPI of the same epoch. `pairs` are (inbound, outbound) as the server
 /// has them, such as [`KeyLog::pairs`](crate::KeyLog::pairs). Returns how many epochs were used.
