@@ -5,6 +5,7 @@
 //! that a seed which violates one replays it exactly.
 
 mod crypto;
+pub mod diagram;
 pub mod invariants;
 pub mod kernel;
 pub mod network;
@@ -13,6 +14,8 @@ pub mod packet;
 pub mod pair;
 mod quick_crypto;
 pub mod random;
+pub mod scenario;
+pub mod shrink;
 pub mod trace;
 mod traffic;
 mod world;

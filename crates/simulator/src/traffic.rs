@@ -76,6 +76,11 @@ impl Flow {
         sequence
     }
 
+    /// Whether a packet has arrived.
+    pub(crate) fn has_arrived(&self, sequence: u64) -> bool {
+        usize::try_from(sequence).is_ok_and(|index| self.seen.get(index) == Some(&true))
+    }
+
     /// Accounts for an arrival.
     pub(crate) fn arrived(&mut self, sequence: u64, packet: &Packet) {
         let seen = usize::try_from(sequence)

@@ -203,6 +203,11 @@ impl Kernel {
         self.policies.values().map(|policy| &policy.spec)
     }
 
+    /// The packets that wait.
+    pub(crate) fn held_packets(&self) -> impl Iterator<Item = &Packet> {
+        self.policies.values().flat_map(|policy| &policy.held)
+    }
+
     /// Packets that wait.
     #[must_use]
     pub fn held(&self) -> usize {

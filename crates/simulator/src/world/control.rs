@@ -220,6 +220,11 @@ impl World {
         self.flows[flow.0].account
     }
 
+    /// Whether a packet of a stream has arrived.
+    pub(crate) fn has_arrived(&self, flow: FlowId, sequence: u64) -> bool {
+        self.flows[flow.0].has_arrived(sequence)
+    }
+
     /// Sends one packet that belongs to no flow.
     pub fn send(&mut self, from: NodeId, packet: Packet) -> Result<(), Violation> {
         self.nodes[from.0].kernel.send(packet, self.now);

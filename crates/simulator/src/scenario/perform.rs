@@ -1,0 +1,202 @@
+//! What each action does to the world, and what ends it.
+
+use std::time::Duration;
+
+use epochgate_controller::io::{Command, XfrmError};
+
+use super::office::Office;
+use super::run::{Due, Play};
+use super::{Action, End, Frames, Harm, Operation};
+use crate::kernel::OpKind;
+use crate::network::{Matching, Rule, Verdict};
+
+/// Between the packets of a burst.
+const BURST_INTERVAL: Duration = Duration::from_micros(100);
+
+impl Play<'_> {
+    /// Performs an action; what it needs to end is put on the agenda.
+    pub(super) fn perform(&mut self, action: &Action) {
+        let office = &mut self.office;
+        match *action {
+            Action::Disturb {
+                from,
+                frames,
+                harm,
+                permille,
+                times,
+                for_ms,
+            } => {
+                let rule = Rule {
+                    from: from.map(|from| address(office, from)),
+                    to: None,
+                    matching: matching(frames),
+                    verdict: verdict(harm),
+                    permille,
+                    times,
+                };
+                self.disturb(rule, for_ms);
+            }
+            Action::Jitter { up_to_ms, for_ms } => {
+                office.world.set_jitter(milliseconds(up_to_ms));
+                self.later(for_ms, Due::Calm);
+            }
+            Action::Partition { end, for_ms } => self.cut(end, Matching::Anything, for_ms),
+            Action::EspStops { end, for_ms } => self.cut(end, Matching::Esp, for_ms),
+            Action::SpiDies { end } => self.kill_spi(end),
+            // The world has no NAT yet.
+            Action::NatForgets | Action::NatReboots { .. } => {}
+            Action::Kill { end, for_ms } => {
+                if office.runs(end) {
+                    office.world.crash(office.node(end));
+                    self.later(for_ms, Due::Start(end));
+                }
+            }
+            Action::Reboot { .. } | Action::Suspend { .. } => {}
+            Action::Move { tunnel } => office.relocate(tunnel),
+            Action::Down { end, for_ms } => {
+                self.command(end, Command::Down);
+                self.later(for_ms, Due::Up(end));
+            }
+            Action::Rekey { end } => self.command(end, Command::Rekey),
+            Action::RekeyIke { end } => self.command(end, Command::RekeyIke),
+            Action::Reauthenticate { end } => self.command(end, Command::Reauthenticate),
+            Action::Reload { end } => {
+                if office.runs(end) {
+                    let config = office.config(end);
+                    office.world.configure(office.node(end), config);
+                }
+            }
+            Action::Flush { end } => {
+                let node = office.node(end);
+                let sas: Vec<_> = office.world.node(node).kernel.our_sas().collect();
+                for sa in sas {
+                    office.world.steal_sa(node, sa);
+                }
+            }
+            Action::Steal { end, nth } => {
+                let node = office.node(end);
+                if let Some(sa) = nth_sa(office, end, nth) {
+                    office.world.steal_sa(node, sa);
+                }
+            }
+            Action::Expire { end, nth } => {
+                let node = office.node(end);
+                if let Some(sa) = nth_sa(office, end, nth) {
+                    office.world.expire_sa(node, sa);
+                }
+            }
+            Action::Fail {
+                end,
+                operation,
+                times,
+            } => {
+                let node = office.node(end);
+                for _ in 0..times {
+                    let error = XfrmError::Other("ENOMEM".into());
+                    office.world.fail_next(node, kind(operation), error);
+                }
+            }
+            Action::Burst { end, packets } => {
+                let flow = office.stream(end, BURST_INTERVAL);
+                self.after(BURST_INTERVAL * packets, Due::StopFlow(flow));
+            }
+            Action::Silence { tunnel, for_ms } => {
+                self.stop_streams(tunnel);
+                self.later(for_ms, Due::Speak(tunnel));
+            }
+        }
+    }
+
+    /// Ends what an action began.
+    pub(super) fn end(&mut self, due: Due) {
+        match due {
+            Due::Act(_) => {}
+            Due::Mend(rule) => self.office.world.mend(rule),
+            Due::Calm => self.office.world.set_jitter(Duration::ZERO),
+            Due::Start(end) => {
+                if !self.office.runs(end) {
+                    self.office.start(end);
+                }
+            }
+            Due::Up(end) => self.command(end, Command::Up),
+            Due::StopFlow(flow) => self.office.world.stop_flow(flow),
+            Due::Speak(tunnel) => self.start_streams(tunnel),
+        }
+    }
+
+    fn command(&mut self, end: End, command: fn(super::run::Name) -> Command) {
+        let name = self.office.tunnel(end).name.clone();
+        let node = self.office.node(end);
+        self.office.world.command(node, command(name));
+    }
+
+    fn disturb(&mut self, rule: Rule, for_ms: u32) {
+        let rule = self.office.world.disturb(rule);
+        self.later(for_ms, Due::Mend(rule));
+    }
+
+    /// Loses what matches, from and to the host of an end.
+    fn cut(&mut self, end: End, matching: Matching, for_ms: u32) {
+        let address = address(&self.office, end);
+        let from = Rule::lose(Some(address), matching);
+        let to = Rule {
+            from: None,
+            to: Some(address),
+            ..from.clone()
+        };
+        self.disturb(from, for_ms);
+        self.disturb(to, for_ms);
+    }
+
+    /// The SPI that an end's open epoch receives on is never let through again.
+    fn kill_spi(&mut self, end: End) {
+        let Some(open) = self.open(end) else { return };
+        let rule = Rule::lose(None, Matching::EspOn(open.inbound.spi));
+        self.office.world.disturb(rule.clone());
+        self.for_ever.push(rule);
+    }
+}
+
+/// The address that an end's host sends from.
+fn address(office: &Office, end: End) -> std::net::IpAddr {
+    office.world.node(office.node(end)).outer
+}
+
+fn nth_sa(office: &Office, end: End, nth: usize) -> Option<epochgate_controller::io::SaId> {
+    let kernel = &office.world.node(office.node(end)).kernel;
+    let count = kernel.our_sas().count();
+    kernel.our_sas().nth(nth.checked_rem(count)?)
+}
+
+pub(super) fn milliseconds(milliseconds: u32) -> Duration {
+    Duration::from_millis(milliseconds.into())
+}
+
+fn matching(frames: Frames) -> Matching {
+    match frames {
+        Frames::All => Matching::Anything,
+        Frames::IkeRequests => Matching::IkeRequest(None),
+        Frames::IkeResponses => Matching::IkeResponse(None),
+        Frames::Esp => Matching::Esp,
+        Frames::Pings => Matching::Ping,
+    }
+}
+
+fn verdict(harm: Harm) -> Verdict {
+    match harm {
+        Harm::Lose => Verdict::Lose,
+        Harm::Copy(after) => Verdict::Copy(milliseconds(after)),
+        Harm::Delay(more) => Verdict::Delay(milliseconds(more)),
+    }
+}
+
+fn kind(operation: Operation) -> OpKind {
+    match operation {
+        Operation::AddInbound => OpKind::AddInbound,
+        Operation::AddOutbound => OpKind::AddOutbound,
+        Operation::MoveSa => OpKind::MoveSa,
+        Operation::RemoveSa => OpKind::RemoveSa,
+        Operation::UpdatePolicies => OpKind::UpdatePolicies,
+        Operation::ReadPackets => OpKind::ReadPackets,
+    }
+}

@@ -1,0 +1,197 @@
+//! Whether everything came back once it was healed (I5), and left nothing behind.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use epochgate_controller::config::TunnelConfig;
+
+use super::End;
+use super::run::Play;
+use crate::invariants::Violation;
+use crate::packet::{Body, FlowId};
+
+/// From the end of all faults until traffic flows.
+fn bound(_client: &TunnelConfig) -> Duration {
+    Duration::from_secs(200)
+}
+
+/// How often it is looked whether a tunnel is back.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long traffic is watched once it ought to flow.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// Between two watched packets.
+const WATCH_INTERVAL: Duration = Duration::from_millis(41);
+
+/// Longest way of a packet that is not held.
+const WAY_MAX: Duration = Duration::from_secs(1);
+
+/// By then old epochs and IKE SAs are gone: the longest wait is IKE's patience with a peer that
+/// vanished.
+const TIDY: Duration = Duration::from_secs(200);
+
+/// How often it is looked whether all is tidy.
+const TIDY_LOOK: Duration = Duration::from_millis(500);
+
+impl Play<'_> {
+    pub(super) fn recovery(&mut self) -> Result<(), Violation> {
+        let held = self.held();
+        self.await_open()?;
+        for number in 0..self.scenario.tunnels.len() {
+            self.stop_streams(number);
+        }
+        self.watch()?;
+        self.expect_delivered(&held)?;
+        self.await_tidy()
+    }
+
+    /// Waits for every tunnel, each within its own bound.
+    fn await_open(&mut self) -> Result<(), Violation> {
+        let healed = self.office.world.now();
+        let count = self.scenario.tunnels.len();
+        let mut open = vec![None; count];
+        while open.contains(&None) {
+            self.office.world.run_for(LOOK)?;
+            let passed = self.office.world.now().since(healed);
+            for (number, reached) in open.iter_mut().enumerate() {
+                if reached.is_none() && self.is_open(number) {
+                    *reached = Some(passed);
+                }
+                let bound = bound(&self.office.branches[number].client);
+                if reached.is_none() && passed >= bound {
+                    let what = format!(
+                        "tunnel {number} is not open {bound:?} after everything was healed; \
+                         client: {}; server: {}",
+                        self.summary(End::Client(number)),
+                        self.summary(End::Server(number)),
+                    );
+                    return Err(self.office.world.violation("I5", what));
+                }
+            }
+        }
+        self.recovered = open.into_iter().flatten().collect();
+        Ok(())
+    }
+
+    /// Both ends send through one epoch, each on what the other receives on.
+    fn is_open(&self, number: usize) -> bool {
+        match (
+            self.open(End::Client(number)),
+            self.open(End::Server(number)),
+        ) {
+            (Some(client), Some(server)) => {
+                client.outbound.spi == server.inbound.spi
+                    && server.outbound.spi == client.inbound.spi
+            }
+            (_, _) => false,
+        }
+    }
+
+    /// Every packet that is sent from now on arrives.
+    fn watch(&mut self) -> Result<(), Violation> {
+        let ends: Vec<End> = self.office.ends().collect();
+        let flows: Vec<(End, FlowId)> = ends
+            .into_iter()
+            .map(|end| (end, self.office.stream(end, WATCH_INTERVAL)))
+            .collect();
+        self.office.world.run_for(WATCH)?;
+        for (_, flow) in &flows {
+            self.office.world.stop_flow(*flow);
+        }
+        self.office.world.run_for(WAY_MAX)?;
+        for (end, flow) in flows {
+            let account = self.office.world.account(flow);
+            if (account.lost(), account.refused) != (0, 0) {
+                let what = format!(
+                    "packets from {end:?} are lost after everything was healed: {account:?}; \
+                     {}",
+                    self.summary(end)
+                );
+                return Err(self.office.world.violation("I5", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The packets that wait now.
+    fn held(&self) -> BTreeSet<(FlowId, u64)> {
+        let kernels = self.office.world.nodes().map(|node| &node.kernel);
+        let packets = kernels.flat_map(|kernel| kernel.held_packets());
+        packets
+            .filter_map(|packet| match packet.body {
+                Body::Data { flow, sequence } => Some((flow, sequence)),
+                Body::EchoRequest(_) | Body::EchoReply(_) | Body::NeighbourDiscovery { .. } => None,
+            })
+            .collect()
+    }
+
+    /// What was held when everything was healed has arrived.
+    fn expect_delivered(&self, held: &BTreeSet<(FlowId, u64)>) -> Result<(), Violation> {
+        let missing: Vec<_> = held
+            .iter()
+            .filter(|(flow, sequence)| !self.office.world.has_arrived(*flow, *sequence))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = format!("what was held has not arrived: {missing:?}");
+        Err(self.office.world.violation("I4", what))
+    }
+
+    fn await_tidy(&mut self) -> Result<(), Violation> {
+        let end = self.office.world.now() + TIDY;
+        while let Some(untidy) = self.untidy() {
+            if self.office.world.now() >= end {
+                let what = format!("{untidy} is left over {TIDY:?} after everything was healed");
+                return Err(self.office.world.violation("I5", what));
+            }
+            self.office.world.run_for(TIDY_LOOK)?;
+        }
+        Ok(())
+    }
+
+    /// What there is besides one epoch and one IKE SA of each tunnel.
+    fn untidy(&self) -> Option<String> {
+        for end in self.office.ends() {
+            let node = self.office.node(end);
+            let sas = self.office.world.node(node).kernel.our_sas().count();
+            let tunnels = match end {
+                End::Client(_) => 1,
+                End::Server(_) => self.office.branches.len(),
+            };
+            let status = self
+                .office
+                .world
+                .status(node, &self.office.tunnel(end).name);
+            let counts = status.map(|status| (status.epochs.len(), status.ike.len()));
+            if sas != 2 * tunnels || counts != Some((1, 1)) || !self.is_open(end.tunnel()) {
+                return Some(format!("{end:?}: {}", self.summary(end)));
+            }
+        }
+        None
+    }
+
+    /// An end's state in a line.
+    fn summary(&self, end: End) -> String {
+        let node = self.office.node(end);
+        let Some(status) = self
+            .office
+            .world
+            .status(node, &self.office.tunnel(end).name)
+        else {
+            return "not running".into();
+        };
+        let epochs = status.epochs.iter();
+        let epochs: Vec<String> = epochs
+            .map(|epoch| format!("{} {}", epoch.number, epoch.state))
+            .collect();
+        let ike: Vec<&str> = status.ike.iter().map(|ike| ike.state.as_str()).collect();
+        format!(
+            "{:?}, {} SAs, epochs {epochs:?}, IKE SAs {ike:?} {}",
+            status.gate,
+            self.office.world.node(node).kernel.our_sas().count(),
+            status.reason
+        )
+    }
+}
