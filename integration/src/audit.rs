@@ -5,6 +5,7 @@
 
 use crate::capture::{Packet, Timestamp};
 use crate::esp::{Content, Entry, InnerPacket, Trace};
+use crate::traffic::Account;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -128,6 +129,22 @@ pub fn nothing_before_proof(trace: &Trace) -> Result<BTreeMap<u32, Timestamp>, V
         }
     }
     Ok(used)
+}
+
+/// Only what is a client's own reaches it: all ESP that arrives is opened by one of its keys. A NAT
+/// that gave it another client's packets is found so, also where both chose the same SPI. Returns
+/// how many packets of its own there were.
+pub fn nothing_of_others(trace: &Trace) -> Result<usize, Violation> {
+    let mut own = 0;
+    for entry in trace.received() {
+        if let Packet::Esp { .. } = entry.packet {
+            if entry.inner.is_none() {
+                return Err(Violation::new(entry, "ESP of another client"));
+            }
+            own += 1;
+        }
+    }
+    Ok(own)
 }
 
 /// I3, for a waiting server: nothing leaves on an outbound SPI before something authentic has
@@ -357,6 +374,57 @@ fn overtaken(left: &[(u64, &Entry)], first: Timestamp, held: u64) -> Release {
         }
     }
     release
+}
+
+/// What became of a flow across an outage of its tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aftermath {
+    /// How many datagrams left the sender and arrived nowhere.
+    pub lost: usize,
+    /// From the beginning of the outage until the last of those left.
+    pub into_the_hole_for: Duration,
+    /// From the moment at which the network was whole until the next datagram arrived.
+    pub resumed_after: Duration,
+}
+
+/// Follows a [`UdpFlow`](crate::UdpFlow) across an outage that began at `began` and was over at
+/// `whole`; `trace` is what its sender saw. Fails if a datagram was lost that had not left the
+/// sender, which is what a hold may not do, or that had left before the outage, or if nothing
+/// arrived when it was over.
+pub fn aftermath(
+    trace: &Trace,
+    port: u16,
+    account: &Account,
+    began: Timestamp,
+    whole: Timestamp,
+) -> Result<Aftermath, String> {
+    let left: BTreeMap<u64, Timestamp> = trace
+        .sent()
+        .filter_map(|entry| Some((number_of(entry, port)?, entry.at)))
+        .collect();
+    let lost = account.lost();
+    let mut last = began;
+    for number in &lost {
+        match left.get(number) {
+            None => {
+                return Err(format!(
+                    "{number} was lost in its sender's kernel: {account}"
+                ));
+            }
+            Some(at) if *at < began => {
+                return Err(format!("{number} was lost before the outage: {account}"));
+            }
+            Some(at) => last = last.max(*at),
+        }
+    }
+    let arrivals = account.arrivals.iter().map(|arrival| arrival.at);
+    let resumed = arrivals.filter(|at| *at >= whole).min();
+    let resumed = resumed.ok_or_else(|| format!("nothing arrived any more: {account}"))?;
+    Ok(Aftermath {
+        lost: lost.len(),
+        into_the_hole_for: last.since(began),
+        resumed_after: resumed.since(whole),
+    })
 }
 
 /// The number of the flow's datagram that an ESP packet carries.

@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -205,6 +206,20 @@ impl Host {
             "table ip nat {{\nchain post {{\ntype nat hook postrouting priority srcnat;\n\
              oifname \"{name}\" masquerade\n}}\n}}\n"
         ));
+    }
+
+    /// Goes on as another NAT: everything is forgotten, and whoever sends next gets a UDP port out
+    /// of `ports`, whatever its own is, as many a router does that has restarted.
+    /// [`masquerade`](Self::masquerade) must have been called before, for the same interface.
+    pub fn masquerade_anew(&self, interface: &Iface, ports: RangeInclusive<u16>) {
+        let name = interface.name();
+        let (first, last) = (ports.start(), ports.end());
+        self.nft(&format!(
+            "flush chain ip nat post\n\
+             add rule ip nat post oifname \"{name}\" meta l4proto udp masquerade to :{first}-{last}\n\
+             add rule ip nat post oifname \"{name}\" masquerade\n"
+        ));
+        self.forget_connections();
     }
 
     /// Forgets every connection, as a NAT that restarts does.

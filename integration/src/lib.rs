@@ -25,7 +25,9 @@
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`interop`] | the cells of the interoperation table: rows, peers, roles |
+//! | [`lab_nat`] | a NAT with VPN Masquerade that forwards real IKE and ESP |
 //! | [`libreswan`] | libreswan's daemon on a host |
+//! | [`office`] | [`Office`]: any number of clients behind one VPN Masquerade, and their server |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`pki`] | an authority and certificates for both ends |
@@ -44,9 +46,11 @@ pub mod capture;
 pub mod esp;
 pub mod fault;
 pub mod interop;
+pub mod lab_nat;
 pub mod libreswan;
 pub mod manual;
 pub mod net;
+pub mod office;
 pub mod peer;
 pub mod pki;
 mod ring;
@@ -61,8 +65,10 @@ pub use audit::Selectors;
 pub use capture::{Capture, Packet, Record, Timestamp};
 pub use esp::{InnerPacket, KeyLog, Trace};
 pub use fault::Packets;
+pub use lab_nat::{LabCounters, LabNat};
 pub use libreswan::Libreswan;
 pub use net::{Host, Iface, World};
+pub use office::Office;
 pub use peer::{Epochgate, StrongSwan};
 pub use root::Root;
 pub use tables::ManualTunnel;

@@ -1,12 +1,14 @@
 //! The system calls that no safe crate offers: binding a packet socket to an interface, its
-//! drop counter, and TCP's own statistics.
+//! drop counter, TCP's own statistics, and TUN interfaces.
 
 #![allow(unsafe_code, reason = "system calls, each with its argument")]
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 /// `tp_packets` and `tp_drops` since the last call (struct tpacket_stats, packet(7)).
 #[repr(C)]
@@ -95,4 +97,29 @@ fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, value: &mut T) -> io::R
     };
     Errno::result(result)?;
     Ok(())
+}
+
+/// Makes a TUN interface in the calling thread's network namespace. Each read takes one IP packet
+/// that was routed into it, each write is one that it receives. It goes when the file is closed.
+pub(crate) fn tun(name: &str) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: all bit patterns are valid for this plain C struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last octet stays 0.
+    let places = request.ifr_name.len() - 1;
+    if name.len() > places {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    for (place, octet) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = octet as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    Errno::result(result)?;
+    Ok(file)
 }

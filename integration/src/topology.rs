@@ -9,7 +9,8 @@
 //!                                   2001:db8:2::fe       ::1   2001:db8:b::1       ::2
 //! ```
 //!
-//! The router may masquerade what goes to the server. Neither it nor the other end has a route
+//! The router may masquerade what goes to the server, as Linux does today or by the heuristics of
+//! VPN Masquerade. Neither it nor the other end has a route
 //! to 10.1.0.0/16 or 10.2.0.0/16 (2001:db8:a::/64, 2001:db8:b::/64): what is meant for them is
 //! delivered through a tunnel or not at all, and seen on the wire if it leaves in clear.
 
@@ -17,7 +18,9 @@ use crate::capture::Capture;
 use crate::esp::KeyLog;
 use crate::fault::Fault;
 use crate::fault::Packets;
+use crate::lab_nat::LabNat;
 use crate::net::{Host, Iface, World};
+use epochgate_nat::MasqueradeSettings;
 use std::time::Duration;
 
 /// The client's address towards the router.
@@ -64,6 +67,8 @@ pub struct Topology {
     pub client_lan: Option<Host>,
     /// A host behind the server, if asked for.
     pub server_lan: Option<Host>,
+    /// The router's VPN Masquerade, if asked for.
+    pub nat: Option<LabNat>,
     /// The router's interface towards the client: the wire as the client sees it.
     pub to_client: Iface,
     /// The router's interface towards the server: the wire as the server sees it.
@@ -78,6 +83,7 @@ pub struct Topology {
 pub struct Plan {
     name: String,
     masquerade: bool,
+    vpn_masquerade: Option<MasqueradeSettings>,
     lans: bool,
     round_trip: Duration,
     loss_percent: f64,
@@ -92,6 +98,7 @@ impl Topology {
         Plan {
             name: name.to_owned(),
             masquerade: false,
+            vpn_masquerade: None,
             lans: false,
             round_trip: Duration::ZERO,
             loss_percent: 0.0,
@@ -133,6 +140,13 @@ impl Plan {
     /// The router masquerades what goes to the server (IPv4).
     pub fn masquerade(mut self) -> Self {
         self.masquerade = true;
+        self
+    }
+
+    /// The router is a NAT with VPN Masquerade instead (IPv4), as [`Topology::nat`]: several
+    /// clients may send plain ESP (`nat-t = "off"`) to one server.
+    pub fn vpn_masquerade(mut self, settings: MasqueradeSettings) -> Self {
+        self.vpn_masquerade = Some(settings);
         self
     }
 
@@ -178,6 +192,10 @@ impl Plan {
         if self.masquerade {
             router.masquerade(&to_server);
         }
+        let nat = self.vpn_masquerade.map(|settings| {
+            let public = ROUTER.parse().expect("an IPv4 address");
+            LabNat::start(&router, &[&to_client], &to_server, public, settings)
+        });
         if self.round_trip != Duration::ZERO || self.loss_percent != 0.0 {
             let one_way = self.round_trip / 2;
             to_client.impair(one_way, self.loss_percent);
@@ -212,6 +230,7 @@ impl Plan {
             server,
             client_lan,
             server_lan,
+            nat,
             to_client,
             to_server,
             world,

@@ -35,7 +35,6 @@ pub(crate) fn failure(scenario: &Scenario) -> Option<Failure> {
 pub(crate) fn play(scenario: &Scenario, with_diagram: bool) -> Result<bool> {
     let options = Options {
         recording: Recording::All,
-        ..Options::default()
     };
     let outcome = run(scenario, &options);
     if with_diagram || outcome.violation.is_some() {

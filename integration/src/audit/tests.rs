@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::esp::CONTROL_PING;
+use crate::traffic::Arrival;
 
 const OLD: u32 = 0x0a;
 const NEW: u32 = 0x0b;
@@ -288,6 +289,33 @@ fn a_sender_that_was_kept_waiting_between_the_clock_and_the_kernel_sent_a_live_p
     let ahead = released(&[3, 0, 1, 2, 4], &late).unwrap();
     assert_eq!((ahead.held, ahead.ahead), (3, vec![3]));
     released(&[3, 0, 2, 1, 4], &late).expect_err("no place of the switch explains it");
+}
+
+#[test]
+fn what_an_outage_may_lose_is_what_left_into_it() {
+    let trace = a_second_later(leaves(&[0, 1, 2, 3]));
+    let at = |micros: i64| Timestamp((1_000_000_000 + micros * 1_000) as u64);
+    let account = |numbers: &[u64]| Account {
+        sent: began(&[-100, 900, 1_900, 2_900, 3_000]),
+        refused: Vec::new(),
+        arrivals: numbers
+            .iter()
+            .map(|number| Arrival {
+                sequence: *number,
+                sent_at: PROOF,
+                at: at(*number as i64 * 1_000 + 500),
+            })
+            .collect(),
+    };
+    let judged = |numbers: &[u64]| aftermath(&trace, PORT, &account(numbers), at(500), at(3_000));
+    let good = judged(&[0, 3, 4]).expect("1 and 2 left into the hole");
+    assert_eq!(good.lost, 2);
+    assert_eq!(good.into_the_hole_for, Duration::from_micros(1_500));
+    assert_eq!(good.resumed_after, Duration::from_micros(500));
+    judged(&[3, 4]).expect_err("0 left before");
+    judged(&[0, 1, 2, 3]).expect_err("4 never left");
+    judged(&[0, 1, 2, 4]).expect("3 left into the hole");
+    judged(&[0, 1]).expect_err("nothing arrived when it was over");
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod verdict;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use run::{Options, Outcome, Sabotage, run};
+pub use run::{Options, Outcome, run};
 
 /// Clients that a scenario may have.
 pub const CLIENTS_MAX: usize = 8;

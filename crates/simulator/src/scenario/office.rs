@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use epochgate_controller::config::{Config, Identity, NatTraversal, Role, Start, TunnelConfig};
+use epochgate_controller::config::{
+    Config, Identity, NatTraversal, Proof, Role, ServerRekey, Start, TunnelConfig,
+};
 use epochgate_controller::{Secret, config};
 use ipnet::IpNet;
 
@@ -190,6 +192,12 @@ fn client_config(plan: &TunnelPlan, number: u8) -> TunnelConfig {
     }
     if plan.plain_esp {
         tunnel.nat_traversal = NatTraversal::Off;
+    }
+    if plan.ignore_server_rekey {
+        tunnel.epoch.server_rekey = ServerRekey::Ignore;
+    }
+    if plan.any_inbound {
+        tunnel.ping.proof = Proof::AnyInbound;
     }
     apply(&mut tunnel, plan.client);
     tunnel

@@ -28,24 +28,14 @@ const START: Duration = Duration::from_millis(5);
 pub struct Options {
     /// How much is recorded.
     pub recording: Recording,
-    /// What is broken on purpose.
-    pub sabotage: Option<Sabotage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             recording: Recording::Off,
-            sabotage: None,
         }
     }
-}
-
-/// A deliberate bug, by which it is shown that an invariant can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Placeholder variants are not allowed to stay.
-    None,
 }
 
 /// What came of a run.

@@ -3,17 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use epochgate_controller::config::TunnelConfig;
+use epochgate_controller::Timestamp;
 
 use super::End;
 use super::run::Play;
 use crate::invariants::Violation;
 use crate::packet::{Body, FlowId};
-
-/// From the end of all faults until traffic flows.
-fn bound(_client: &TunnelConfig) -> Duration {
-    Duration::from_secs(200)
-}
 
 /// How often it is looked whether a tunnel is back.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,19 +31,16 @@ const TIDY_LOOK: Duration = Duration::from_millis(500);
 
 impl Play<'_> {
     pub(super) fn recovery(&mut self) -> Result<(), Violation> {
+        let healed = self.office.world.now();
         let held = self.held();
-        self.await_open()?;
-        for number in 0..self.scenario.tunnels.len() {
-            self.stop_streams(number);
-        }
-        self.watch()?;
+        self.await_open(healed)?;
+        self.await_flowing(healed)?;
         self.expect_delivered(&held)?;
         self.await_tidy()
     }
 
     /// Waits for every tunnel, each within its own bound.
-    fn await_open(&mut self) -> Result<(), Violation> {
-        let healed = self.office.world.now();
+    fn await_open(&mut self, healed: Timestamp) -> Result<(), Violation> {
         let count = self.scenario.tunnels.len();
         let mut open = vec![None; count];
         while open.contains(&None) {
@@ -58,7 +50,7 @@ impl Play<'_> {
                 if reached.is_none() && self.is_open(number) {
                     *reached = Some(passed);
                 }
-                let bound = bound(&self.office.branches[number].client);
+                let bound = self.bound(number);
                 if reached.is_none() && passed >= bound {
                     let what = format!(
                         "tunnel {number} is not open {bound:?} after everything was healed; \
@@ -72,6 +64,31 @@ impl Play<'_> {
         }
         self.recovered = open.into_iter().flatten().collect();
         Ok(())
+    }
+
+    /// A tunnel's own promise.
+    fn bound(&self, number: usize) -> Duration {
+        self.office.branches[number].client.recovery_bound()
+    }
+
+    /// Watches traffic until all of it arrives. Both ends may have opened an epoch that no longer
+    /// works, which they need not know before the bound.
+    fn await_flowing(&mut self, healed: Timestamp) -> Result<(), Violation> {
+        let count = self.scenario.tunnels.len();
+        (0..count).for_each(|number| self.stop_streams(number));
+        let bound = (0..count).map(|number| self.bound(number)).max();
+        let bound = healed + bound.unwrap_or_default();
+        loop {
+            let began = self.office.world.now();
+            let lost = self.watch()?;
+            match lost {
+                None => return Ok(()),
+                Some(what) if began >= bound => {
+                    return Err(self.office.world.violation("I5", what));
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Both ends send through one epoch, each on what the other receives on.
@@ -88,8 +105,8 @@ impl Play<'_> {
         }
     }
 
-    /// Every packet that is sent from now on arrives.
-    fn watch(&mut self) -> Result<(), Violation> {
+    /// Sends packets both ways through every tunnel for a while: which are lost?
+    fn watch(&mut self) -> Result<Option<String>, Violation> {
         let ends: Vec<End> = self.office.ends().collect();
         let flows: Vec<(End, FlowId)> = ends
             .into_iter()
@@ -100,18 +117,17 @@ impl Play<'_> {
             self.office.world.stop_flow(*flow);
         }
         self.office.world.run_for(WAY_MAX)?;
-        for (end, flow) in flows {
+        let lost = flows.into_iter().find_map(|(end, flow)| {
             let account = self.office.world.account(flow);
-            if (account.lost(), account.refused) != (0, 0) {
-                let what = format!(
-                    "packets from {end:?} are lost after everything was healed: {account:?}; \
-                     {}",
+            let whole = (account.lost(), account.refused) == (0, 0);
+            (!whole).then(|| {
+                format!(
+                    "packets from {end:?} are lost after everything was healed: {account:?}; {}",
                     self.summary(end)
-                );
-                return Err(self.office.world.violation("I5", what));
-            }
-        }
-        Ok(())
+                )
+            })
+        });
+        Ok(lost)
     }
 
     /// The packets that wait now.

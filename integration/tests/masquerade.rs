@@ -1,0 +1,132 @@
+//! Several clients behind one NAT with VPN Masquerade send plain ESP to one server. All tunnels
+//! come up although the NAT has to guess, and nobody gets what is another's.
+//!
+//! ```text
+//! client0 192.0.2.2 ─┐
+//! client1 192.0.2.6 ─┤ router (VPN Masquerade) 203.0.113.254 ── 203.0.113.1 server
+//! …                  ┘                                20 ms round trip
+//! ```
+#![cfg(feature = "kernel")]
+
+use epochgate_integration::office::{Desk, OfficeTraces};
+use epochgate_integration::topology::SERVER_INNER;
+use epochgate_integration::traffic::RunningFlow;
+use epochgate_integration::{Account, Epochgate, Office, Packet, UdpFlow, audit};
+use serde_json::Value;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long a tunnel may take on a slow one-CPU guest; what it took is printed.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Traffic of client N goes to port `UP + N` of the server, and comes to port `DOWN + N`.
+const UP: u16 = 4000;
+const DOWN: u16 = 5000;
+/// What is sent each way by each client: 100 packets a second for a second.
+const COUNT: u64 = 100;
+
+fn is_open(tunnel: &Value) -> bool {
+    tunnel["gate"] == "open"
+}
+
+/// Begins all tunnels at one instant. Returns how long each took until its gate was open.
+fn all_at_once(clients: &[Epochgate]) -> Vec<Duration> {
+    let line = Barrier::new(clients.len());
+    thread::scope(|scope| {
+        let runners: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                scope.spawn(|| {
+                    line.wait();
+                    let began = Instant::now();
+                    // It fails if the first attempt does; the tunnel goes on by itself.
+                    client.command(&["up", "net"]);
+                    client.wait_for("net", LIMIT, is_open);
+                    began.elapsed()
+                })
+            })
+            .collect();
+        let times = runners
+            .into_iter()
+            .map(|runner| runner.join().expect("an open tunnel"));
+        times.collect()
+    })
+}
+
+/// Traffic of all clients at once, both ways.
+fn talk(net: &Office) -> Vec<(Account, Account)> {
+    let inner: Vec<String> = net
+        .clients
+        .iter()
+        .map(|desk| desk.inner.to_string())
+        .collect();
+    let flows: Vec<_> = (net.clients.iter().zip(&inner).zip(0..))
+        .map(|((desk, inner), number)| {
+            let client = (&desk.host, inner.as_str());
+            let server = (&net.server, SERVER_INNER);
+            let up = UdpFlow::new(client, server, UP + number).rate(100);
+            let down = UdpFlow::new(server, client, DOWN + number).rate(100);
+            (up.count(COUNT).start(), down.count(COUNT).start())
+        })
+        .collect();
+    let finish = |(up, down): (RunningFlow, RunningFlow)| (up.finish(SETTLE), down.finish(SETTLE));
+    flows.into_iter().map(finish).collect()
+}
+
+/// Everybody got all of their own traffic and nothing else.
+#[track_caller]
+fn assert_each_its_own(traces: &OfficeTraces, clients: &[Desk]) {
+    for ((trace, desk), number) in traces.clients.iter().zip(clients).zip(0..) {
+        let own = audit::nothing_of_others(trace).expect("nothing but its own");
+        println!("{}: got {own} ESP packets, all its own", desk.name());
+        assert!(own as u64 > COUNT, "its traffic and the answer to a ping");
+        let up = audit::carried(trace, UP + number).len() as u64;
+        assert_eq!(up, COUNT, "{}", desk.name());
+    }
+}
+
+#[test]
+fn two_clients_that_start_at_the_same_instant_are_both_proven() {
+    clients_that_start_at_the_same_instant("masquerade_two", 2);
+}
+
+#[test]
+fn eight_clients_that_start_at_the_same_instant_are_all_proven() {
+    clients_that_start_at_the_same_instant("masquerade_eight", 8);
+}
+
+fn clients_that_start_at_the_same_instant(name: &str, count: usize) {
+    let net = Office::new(name)
+        .clients(count)
+        .round_trip(ROUND_TRIP)
+        .build();
+    let watch = net.watch();
+    let _server = Epochgate::start(&net.server, &net.server_config(""));
+    let clients: Vec<Epochgate> = net
+        .clients
+        .iter()
+        .map(|desk| Epochgate::start(&desk.host, &desk.config("")))
+        .collect();
+
+    let times = all_at_once(&clients);
+    println!("{count} clients, open after {times:?}");
+    for (up, down) in talk(&net) {
+        up.assert_perfect();
+        down.assert_perfect();
+    }
+    let counters = net.nat.counters();
+    println!("{counters:?}");
+    assert!(counters.nat.tied >= count as u64);
+    assert_eq!(counters.unreadable, 0);
+
+    let traces = watch.judge();
+    assert_each_its_own(&traces, &net.clients);
+    let encapsulated = traces
+        .server
+        .entries
+        .iter()
+        .any(|entry| matches!(entry.packet, Packet::Esp { udp: true, .. }));
+    assert!(!encapsulated, "plain ESP");
+}

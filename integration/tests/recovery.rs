@@ -1,0 +1,265 @@
+//! Whatever forgets or stops, the tunnel comes back by itself, within the time that its status
+//! states; and until then nothing is sent in clear or into an epoch that is not proven.
+//!
+//! ```text
+//! client 192.0.2.2 ── 192.0.2.1 router 203.0.113.254 ── 203.0.113.1 server     20 ms round trip
+//! 10.1.0.1                      (masquerade)                     10.2.0.1
+//! ```
+#![cfg(feature = "kernel")]
+
+use epochgate_integration::audit::{Aftermath, aftermath};
+use epochgate_integration::net::Host;
+use epochgate_integration::peer::{client_config, server_config};
+use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
+use epochgate_integration::traffic::RunningFlow;
+use epochgate_integration::{
+    Account, Epochgate, Judged, Packets, Timestamp, Topology, UdpFlow, Watch,
+};
+use serde_json::Value;
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+/// How long anything may take before a test gives up.
+const LIMIT: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(2);
+const UP: u16 = 4000;
+const DOWN: u16 = 4001;
+/// So few that the 101 packets which the kernel holds are those of 20 seconds.
+const PER_SECOND: u32 = 5;
+const ENDLESS: u64 = 1_000_000;
+
+/// The defaults of `ping.idle` twice, and of `ping.attempts` times `ping.interval`: a dead epoch is
+/// found out after at most so long.
+const NOTICED_WITHIN: Duration = Duration::from_millis(2 * 3_000 + 4 * 250);
+/// What the machine that runs the tests may add to that: timers and daemons that had to wait.
+const MACHINE: Duration = Duration::from_millis(500);
+/// What is promised with the defaults.
+const DEFAULT_BOUND: Duration = Duration::from_secs(10);
+
+/// Daemons at both ends of an open tunnel that starts by itself.
+struct Open {
+    net: Topology,
+    watch: Watch,
+    client: Epochgate,
+    server: Epochgate,
+    /// What the client's status states.
+    bound: Duration,
+}
+
+const CLIENT_START: &str = "start = \"always\"";
+
+impl Open {
+    fn new(name: &str, client: &str) -> Self {
+        let net = Topology::new(name).masquerade().round_trip(ROUND_TRIP);
+        Self::on(net.build(), client, "")
+    }
+
+    fn on(net: Topology, client: &str, server: &str) -> Self {
+        let watch = Watch::start(&net);
+        let server = Epochgate::start(&net.server, &server_config(server));
+        let client = client_config(&format!("{CLIENT_START}\n{client}"));
+        let client = Epochgate::start(&net.client, &client);
+        let status = client.wait_for("net", LIMIT, is_open);
+        server.wait_for("net", LIMIT, is_open);
+        let bound = status["recovery_bound_ms"].as_u64().expect("a bound");
+        let bound = Duration::from_millis(bound);
+        assert!(bound < DEFAULT_BOUND, "{bound:?}");
+        Self {
+            net,
+            watch,
+            client,
+            server,
+            bound,
+        }
+    }
+
+    fn up(&self) -> RunningFlow {
+        flow(
+            (&self.net.client, CLIENT_INNER),
+            (&self.net.server, SERVER_INNER),
+            UP,
+        )
+    }
+
+    fn down(&self) -> RunningFlow {
+        flow(
+            (&self.net.server, SERVER_INNER),
+            (&self.net.client, CLIENT_INNER),
+            DOWN,
+        )
+    }
+}
+
+fn flow(from: (&Host, &str), to: (&Host, &str), port: u16) -> RunningFlow {
+    UdpFlow::new(from, to, port)
+        .rate(PER_SECOND)
+        .count(ENDLESS)
+        .start()
+}
+
+fn is_open(tunnel: &Value) -> bool {
+    tunnel["gate"] == "open"
+}
+
+/// Waits until something of these flows has arrived that was sent from now on.
+#[track_caller]
+fn wait_for_traffic(flows: [&RunningFlow; 2]) {
+    let began = Timestamp::now();
+    for flow in flows {
+        let before = flow.arrived();
+        while flow.arrived() < before + 2 {
+            let waited = Timestamp::now().since(began);
+            assert!(waited < LIMIT, "no traffic after {waited:?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What nobody lost in a kernel and who resumed in time.
+#[track_caller]
+fn assert_comes_back(
+    what: &str,
+    aftermath: Result<Aftermath, String>,
+    account: &Account,
+    bound: Duration,
+) -> Aftermath {
+    let aftermath = aftermath.expect("held packets are delivered");
+    println!(
+        "{what}: {} into the hole for {:?}, resumed after {:?} of {bound:?}; {account}",
+        aftermath.lost, aftermath.into_the_hole_for, aftermath.resumed_after
+    );
+    assert!(account.refused.is_empty(), "{account}");
+    assert_eq!(account.duplicated(), 0, "{account}");
+    assert!(aftermath.resumed_after <= bound, "{aftermath:?}");
+    aftermath
+}
+
+/// An outage under traffic in both directions: `break_it` returns when the network is whole again.
+/// Returns what both ends did, and what became of the client's traffic.
+fn outage(open: Open, break_it: impl FnOnce(&Open)) -> (Judged, Aftermath) {
+    let (up, down) = (open.up(), open.down());
+    wait_for_traffic([&up, &down]);
+    let began = Timestamp::now();
+    break_it(&open);
+    let whole = Timestamp::now();
+    open.client.wait_for("net", LIMIT, is_open);
+    wait_for_traffic([&up, &down]);
+    let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
+    let judged = open.watch.judge();
+    let upward = aftermath(&judged.client, UP, &up, began, whole);
+    let downward = aftermath(&judged.server, DOWN, &down, began, whole);
+    assert_comes_back("down", downward, &down, open.bound);
+    let upward = assert_comes_back("up", upward, &up, open.bound);
+    let noticed = upward.into_the_hole_for;
+    assert!(noticed <= NOTICED_WITHIN + MACHINE, "{noticed:?}");
+    (judged, upward)
+}
+
+#[test]
+fn a_nat_that_forgets_everything_under_traffic_stops_it_for_a_moment() {
+    let open = Open::new("recover_nat_forgets", "");
+    outage(open, |open| {
+        let to_server = &open.net.to_server;
+        open.net.router.masquerade_anew(to_server, 30_000..=30_100);
+    });
+}
+
+#[test]
+fn a_nat_that_reboots_is_outlived_and_what_was_held_is_delivered() {
+    let open = Open::new("recover_nat_reboots", "");
+    let (judged, upward) = outage(open, |open| {
+        let down = open.net.block(&Packets::all());
+        sleep(Duration::from_secs(5));
+        let to_server = &open.net.to_server;
+        open.net.router.masquerade_anew(to_server, 30_000..=30_100);
+        down.lift();
+    });
+    assert!(upward.lost > 0, "it was down");
+    println!("{} epochs carried traffic", judged.proofs.len());
+}
+
+/// What a host keeps across a restart is what is on its disk: its configuration. `/run` and the
+/// kernel's tables are empty.
+fn forget_everything(host: &Host) {
+    host.run("ip xfrm state flush");
+    host.run("ip xfrm policy flush");
+    host.run("ip route flush proto 69");
+    host.sysctl("net/core/xfrm_larval_drop", "1");
+    let state = host.folder().join("state");
+    fs::remove_dir_all(&state).expect("the daemon's state");
+}
+
+#[test]
+fn a_server_that_reboots_is_found_again() {
+    let Open {
+        net,
+        watch,
+        client,
+        server,
+        bound,
+    } = Open::new("recover_server_reboots", "");
+    let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
+    let up = flow(ends[0], ends[1], UP);
+    let down = flow(ends[1], ends[0], DOWN);
+    wait_for_traffic([&up, &down]);
+    // Its programs end with it.
+    let down = down.stop(SETTLE);
+    let began = Timestamp::now();
+    server.kill();
+    forget_everything(&net.server);
+    sleep(Duration::from_secs(2));
+    let server = Epochgate::start(&net.server, &server_config(""));
+    let whole = Timestamp::now();
+    let later = flow(ends[1], ends[0], DOWN + 1);
+    client.wait_for("net", LIMIT, |tunnel| {
+        is_open(tunnel) && tunnel["open_epoch"] != 1
+    });
+    server.wait_for("net", LIMIT, is_open);
+    wait_for_traffic([&up, &later]);
+    let (up, later) = (up.stop(SETTLE), later.stop(SETTLE));
+    let judged = watch.judge();
+    assert_eq!(down.lost(), [0_u64; 0], "{down}");
+    let upward = aftermath(&judged.client, UP, &up, began, whole);
+    let upward = assert_comes_back("up", upward, &up, bound);
+    let noticed = upward.into_the_hole_for;
+    assert!(noticed <= NOTICED_WITHIN + MACHINE, "{noticed:?}");
+    let downward = aftermath(&judged.server, DOWN + 1, &later, began, whole);
+    let downward = assert_comes_back("down, held from the start", downward, &later, bound);
+    assert_eq!(downward.lost, 0);
+}
+
+#[test]
+fn a_client_that_reboots_comes_back_and_its_server_follows() {
+    let Open {
+        net,
+        watch,
+        client,
+        server,
+        bound,
+    } = Open::new("recover_client_reboots", "");
+    let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
+    let up = flow(ends[0], ends[1], UP);
+    let down = flow(ends[1], ends[0], DOWN);
+    wait_for_traffic([&up, &down]);
+    let up = up.stop(SETTLE);
+    let began = Timestamp::now();
+    client.kill();
+    forget_everything(&net.client);
+    sleep(Duration::from_secs(2));
+    let client = Epochgate::start(&net.client, &client_config(CLIENT_START));
+    let whole = Timestamp::now();
+    let later = flow(ends[0], ends[1], UP + 1);
+    client.wait_for("net", LIMIT, is_open);
+    server.wait_for("net", LIMIT, is_open);
+    wait_for_traffic([&later, &down]);
+    let (later, down) = (later.stop(SETTLE), down.stop(SETTLE));
+    let judged = watch.judge();
+    assert_eq!(up.lost(), [0_u64; 0], "{up}");
+    let upward = aftermath(&judged.client, UP + 1, &later, began, whole);
+    let upward = assert_comes_back("up, held from the start", upward, &later, bound);
+    assert_eq!(upward.lost, 0);
+    let downward = aftermath(&judged.server, DOWN, &down, began, whole);
+    assert_comes_back("down", downward, &down, bound);
+}
