@@ -4,34 +4,57 @@
 //! seed. What a real provider computes (key agreement, PRF, AEAD) stays the provider's: its results
 //! differ from run to run where its ephemeral keys do, but nothing decides by them.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use epochgate_controller::Secret;
 use epochgate_controller::crypto::{
     Cipher, Crypto, CryptoError, Decapsulation, Group, Kem, KeyExchange, Prf,
 };
+use epochgate_controller::io::Spi;
 
 use super::random::Random;
 
 /// A provider with the seed's randomness.
 pub(crate) struct Seeded {
     provider: Arc<dyn Crypto>,
-    random: Mutex<Random>,
+    drawn: Mutex<Drawn>,
+}
+
+struct Drawn {
+    random: Random,
+    /// What comes instead of the next draws of four octets: SPIs of ESP, which alone are as long.
+    spis: VecDeque<Spi>,
 }
 
 impl Seeded {
     pub(crate) fn new(provider: Arc<dyn Crypto>, random: Random) -> Self {
         Self {
             provider,
-            random: Mutex::new(random),
+            drawn: Mutex::new(Drawn {
+                random,
+                spis: VecDeque::new(),
+            }),
         }
+    }
+
+    /// The next SPI of ESP that is drawn and has none before it in line.
+    pub(crate) fn force_spi(&self, spi: Spi) {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.spis.push_back(spi);
     }
 }
 
 impl Crypto for Seeded {
     fn random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
-        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        random.fill(out);
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        if out.len() == 4
+            && let Some(forced) = drawn.spis.pop_front()
+        {
+            out.copy_from_slice(&forced.0.get().to_be_bytes());
+            return Ok(());
+        }
+        drawn.random.fill(out);
         Ok(())
     }
 

@@ -41,6 +41,11 @@ enum Drawn {
         what: What,
         lost: Option<&'static str>,
     },
+    /// A NAT passed it on, or dropped it.
+    FromNat {
+        what: What,
+        to: Result<NodeId, &'static str>,
+    },
     Dropped(NodeId, Drop),
     Note(Option<NodeId>, String),
 }
@@ -53,11 +58,22 @@ enum What {
     Other(String),
 }
 
+impl What {
+    fn text(&self, times: &str) -> String {
+        match self {
+            Self::Data(how) => format!("{how} data{times}"),
+            Self::Other(text) => text.clone(),
+        }
+    }
+}
+
 impl Drawn {
     /// Whether several of it may be drawn as one.
     fn is_data(&self) -> bool {
         match self {
-            Self::Arrow { what, .. } => matches!(what, What::Data(_)),
+            Self::Arrow { what, .. } | Self::FromNat { what, .. } => {
+                matches!(what, What::Data(_))
+            }
             Self::Dropped(..) => true,
             Self::Note(..) => false,
         }
@@ -132,6 +148,10 @@ fn drawn(happened: &Happened) -> Option<Drawn> {
                 Fate::Lost(why) => Some(why),
             },
         },
+        Happened::FromOutside { wire, verdict, .. } => Drawn::FromNat {
+            what: what(wire),
+            to: *verdict,
+        },
         Happened::Dropped(node, _, why) => Drawn::Dropped(*node, *why),
         Happened::Kernel(node, event) => Drawn::Note(Some(*node), format!("kernel: {event:?}")),
         Happened::Gate(node, action) => {
@@ -154,7 +174,7 @@ fn what(wire: &Wire) -> What {
     match wire {
         Wire::Esp(spi, Body::Data { .. }) => What::Data(format!("ESP {:08x}", spi.0)),
         Wire::Clear(Body::Data { .. }) => What::Data("CLEAR".into()),
-        Wire::Esp(..) | Wire::Clear(_) | Wire::Ike { .. } | Wire::Datagram => {
+        Wire::Esp(..) | Wire::Clear(_) | Wire::Ike { .. } | Wire::Keepalive | Wire::Datagram => {
             What::Other(wire.to_string())
         }
     }
@@ -196,11 +216,13 @@ impl<'a> Row<'a> {
                 what,
                 lost,
             } => {
-                let text = match what {
-                    What::Data(how) => format!("{how} data{times}"),
-                    What::Other(text) => text.clone(),
-                };
-                self.arrow(*from, *to, &text, *lost);
+                self.arrow(*from, *to, &what.text(&times), *lost);
+            }
+            Drawn::FromNat { what, to: Ok(to) } => {
+                self.note(Some(*to), &format!("<- NAT: {}", what.text(&times)));
+            }
+            Drawn::FromNat { what, to: Err(why) } => {
+                self.note(None, &format!("NAT drops {}: {why}", what.text(&times)));
             }
             Drawn::Dropped(node, why) => self.note(Some(*node), &format!("drops{times}: {why:?}")),
             Drawn::Note(node, text) => self.note(*node, text),

@@ -161,7 +161,7 @@ fn time_moves_on(world: &World) -> Result<(), Violation> {
 fn left_through_epochs(world: &World) -> impl Iterator<Item = (&Node, SaId, &Packet)> {
     world.observed.iter().filter_map(|observed| match observed {
         Observed::Left(id, Frame::Esp { sa, inner, .. }) => Some((world.node(*id), *sa, inner)),
-        Observed::Left(_, Frame::Ike(_) | Frame::Clear(_))
+        Observed::Left(_, Frame::Ike(_) | Frame::Keepalive { .. } | Frame::Clear(_))
         | Observed::Ended(..)
         | Observed::Misplaced(..) => None,
     })

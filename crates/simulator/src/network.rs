@@ -39,7 +39,7 @@ impl Matching {
         };
         let esp = match frame {
             Frame::Esp { sa, inner, .. } => Some((sa.spi, inner.body)),
-            Frame::Ike(_) | Frame::Clear(_) => None,
+            Frame::Ike(_) | Frame::Keepalive { .. } | Frame::Clear(_) => None,
         };
         match self {
             Self::Anything => true,
@@ -71,9 +71,11 @@ pub struct RuleId(usize);
 /// A disturbance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Outer (IKE, ESP) or inner (clear) source; `None`: from anywhere.
+    /// Outer (IKE, ESP) or inner (clear) source; `None`: from anywhere. Of a host behind a NAT its
+    /// own address fits as well as the NAT's: what is lost is lost beyond the NAT.
     pub from: Option<IpAddr>,
-    /// Outer or inner destination; `None`: to anywhere.
+    /// Outer or inner destination; `None`: to anywhere. The own address of a host behind a NAT fits
+    /// what the NAT has passed.
     pub to: Option<IpAddr>,
     /// What it matches.
     pub matching: Matching,
@@ -138,26 +140,50 @@ impl Network {
         self.rules.retain(|(known, _)| *known != id);
     }
 
-    /// When a frame arrives: never, once or twice.
+    /// When a frame arrives that leaves a site: never, once or twice. `inside` is its source before
+    /// a NAT translated it.
     pub(crate) fn arrivals(
+        &mut self,
+        frame: &Frame,
+        inside: Option<IpAddr>,
+        now: Timestamp,
+        random: &mut Random,
+    ) -> Vec<Timestamp> {
+        let jitter = random.between(Duration::ZERO, self.jitter.max(Duration::from_nanos(1)));
+        let at = now + self.delay + jitter;
+        let (source, destination) = (frame.source(), frame.destination());
+        self.disturbed(frame, at, random, |rule| {
+            rule.from
+                .is_none_or(|from| from == source || Some(from) == inside)
+                && rule.to.is_none_or(|to| to == destination)
+        })
+    }
+
+    /// The same for one that a NAT has passed to the inside, where only what names its receiver
+    /// disturbs it.
+    pub(crate) fn arrivals_inside(
         &mut self,
         frame: &Frame,
         now: Timestamp,
         random: &mut Random,
     ) -> Vec<Timestamp> {
-        let source = match frame {
-            Frame::Ike(datagram) => datagram.local.ip(),
-            Frame::Esp { source, .. } => *source,
-            Frame::Clear(packet) => packet.source,
-        };
-        let jitter = random.between(Duration::ZERO, self.jitter.max(Duration::from_nanos(1)));
-        let mut at = now + self.delay + jitter;
+        let (source, destination) = (frame.source(), frame.destination());
+        self.disturbed(frame, now, random, |rule| {
+            rule.from.is_none_or(|from| from == source) && rule.to == Some(destination)
+        })
+    }
+
+    fn disturbed(
+        &mut self,
+        frame: &Frame,
+        mut at: Timestamp,
+        random: &mut Random,
+        concerns: impl Fn(&Rule) -> bool,
+    ) -> Vec<Timestamp> {
         let mut copy = None;
         let mut lost = false;
         for (_, rule) in &mut self.rules {
-            let fits = rule.from.is_none_or(|from| from == source)
-                && rule.to.is_none_or(|to| to == frame.destination())
-                && rule.matching.fits(frame);
+            let fits = concerns(rule) && rule.matching.fits(frame);
             if rule.times == Some(0) || !fits || !random.chance(rule.permille) {
                 continue;
             }

@@ -9,16 +9,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use epochgate_controller::config::{Config, OnStop, Role, TunnelConfig, TunnelName};
-use epochgate_controller::crypto::Crypto;
 use epochgate_controller::event::{EpochNumber, Event, EventKind};
 use epochgate_controller::io::{
-    Command, CommandId, CommandOutcome, PingNonce, PolicySpec, RouteSpec, SaDirection, SaId,
-    SaMove, SaSpec,
+    Command, CommandId, CommandOutcome, PingNonce, PolicyAction, PolicySpec, RouteSpec,
+    SaDirection, SaId, SaMove, SaSpec,
 };
 use epochgate_controller::{Controller, Timestamp};
 use ipnet::IpNet;
 
+use crate::crypto::Seeded;
 use crate::kernel::Kernel;
+use crate::world::NatId;
 
 /// An epoch as it was announced.
 #[derive(Clone, Debug)]
@@ -36,11 +37,13 @@ pub struct KnownEpoch {
 /// A host.
 pub struct Node {
     pub(crate) outer: IpAddr,
+    /// The NAT between it and the network.
+    pub(crate) nat: Option<NatId>,
     /// All outer addresses that it ever had.
     pub(crate) outers: BTreeSet<IpAddr>,
     /// The kernel.
     pub kernel: Kernel,
-    pub(crate) crypto: Arc<dyn Crypto>,
+    pub(crate) crypto: Arc<Seeded>,
     /// `None` while the daemon does not run.
     pub(crate) controller: Option<Controller>,
     /// Counts the daemon's runs: what belongs to an earlier one is void.
@@ -65,6 +68,12 @@ pub struct Node {
     pub(crate) epochs: BTreeMap<SaId, KnownEpoch>,
     /// Data packets that left, by outbound SA.
     pub(crate) data_sent: BTreeMap<SaId, u64>,
+    /// Virtual addresses that the controller asked for.
+    pub(crate) assigned: BTreeSet<IpAddr>,
+    /// The host has no power.
+    pub(crate) is_off: bool,
+    /// When its applications begin to send.
+    pub(crate) applications_from: Timestamp,
     pub(crate) kernel_events: u64,
     pub(crate) keepalives: u64,
     pub(crate) foreign: (PolicySpec, SaSpec),
@@ -101,6 +110,19 @@ impl Node {
         let mut epochs: Vec<&KnownEpoch> = self.epochs.values().collect();
         epochs.sort_by_key(|epoch| epoch.number);
         epochs
+    }
+
+    /// The epoch that a tunnel's `out` policies send through, as the kernel has them.
+    #[must_use]
+    pub fn open_epoch(&self, tunnel: &TunnelName) -> Option<&KnownEpoch> {
+        let mut pinned = self.kernel.policies().filter_map(|spec| match spec.action {
+            PolicyAction::Pin { sa, .. } => Some(sa),
+            PolicyAction::Exempt | PolicyAction::Hold { .. } | PolicyAction::Accept { .. } => None,
+        });
+        pinned.find_map(|sa| {
+            let epoch = self.epochs.get(&sa);
+            epoch.filter(|epoch| epoch.tunnel == *tunnel && self.kernel.packets(sa).is_some())
+        })
     }
 
     /// Data packets that left through an SA.

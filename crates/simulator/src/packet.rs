@@ -2,7 +2,7 @@
 //!
 //! Nothing is encrypted here: an ESP frame names its key, and a receiver with another key drops it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use epochgate_controller::Secret;
 use epochgate_controller::io::{Datagram, Encapsulation, PingNonce, SaId};
@@ -77,17 +77,36 @@ pub enum Frame {
         /// What it carries.
         inner: Packet,
     },
+    /// A NAT keepalive: one octet 0xff in UDP (RFC 3948 §2.3).
+    Keepalive {
+        /// The sender's address and port.
+        local: SocketAddr,
+        /// The receiver's.
+        remote: SocketAddr,
+    },
     /// A packet that no SA protects.
     Clear(Packet),
 }
 
 impl Frame {
+    /// The address that it comes from.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        match self {
+            Self::Ike(datagram) => datagram.local.ip(),
+            Self::Esp { source, .. } => *source,
+            Self::Keepalive { local, .. } => local.ip(),
+            Self::Clear(packet) => packet.source,
+        }
+    }
+
     /// The address that it is routed to.
     #[must_use]
     pub fn destination(&self) -> IpAddr {
         match self {
             Self::Ike(datagram) => datagram.remote.ip(),
             Self::Esp { sa, .. } => sa.destination,
+            Self::Keepalive { remote, .. } => remote.ip(),
             Self::Clear(packet) => packet.destination,
         }
     }
@@ -98,6 +117,7 @@ impl Frame {
         match self {
             Self::Ike(datagram) => Some(datagram.local.ip()),
             Self::Esp { source, .. } => Some(*source),
+            Self::Keepalive { local, .. } => Some(local.ip()),
             Self::Clear(_) => None,
         }
     }
@@ -107,7 +127,7 @@ impl Frame {
     pub fn ike_header(&self) -> Option<Header> {
         match self {
             Self::Ike(datagram) => Header::decode(&datagram.payload).ok(),
-            Self::Esp { .. } | Self::Clear(_) => None,
+            Self::Esp { .. } | Self::Keepalive { .. } | Self::Clear(_) => None,
         }
     }
 }

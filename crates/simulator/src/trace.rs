@@ -14,7 +14,7 @@ use epochgate_ike_wire::{ExchangeType, IkeSpi};
 
 use crate::kernel::Drop;
 use crate::packet::{Body, Frame, Packet};
-use crate::world::NodeId;
+use crate::world::{NatId, NodeId};
 
 /// Records that [`Recording::Recent`] keeps.
 const RECENT_MAX: usize = 160;
@@ -53,6 +53,15 @@ pub enum Happened {
         /// What becomes of it.
         fate: Fate,
     },
+    /// A NAT got a frame from outside.
+    FromOutside {
+        /// Which NAT.
+        nat: NatId,
+        /// What it is.
+        wire: Wire,
+        /// The host that it goes on to, or why it does not.
+        verdict: Result<NodeId, &'static str>,
+    },
     /// A packet ended in a host's kernel.
     Dropped(NodeId, Packet, Drop),
     /// A kernel told its listeners.
@@ -83,6 +92,8 @@ pub enum Wire {
     Datagram,
     /// ESP, and what is inside.
     Esp(Spi, Body),
+    /// A NAT keepalive.
+    Keepalive,
     /// A packet in clear.
     Clear(Body),
 }
@@ -99,6 +110,7 @@ impl Wire {
                     initiator: header.initiator_spi,
                 }),
             Frame::Esp { sa, inner, .. } => Self::Esp(sa.spi, inner.body),
+            Frame::Keepalive { .. } => Self::Keepalive,
             Frame::Clear(packet) => Self::Clear(packet.body),
         }
     }
@@ -167,6 +179,10 @@ impl fmt::Display for Happened {
                     Fate::Lost(why) => write!(f, " (lost: {why})"),
                 }
             }
+            Self::FromOutside { nat, wire, verdict } => match verdict {
+                Ok(to) => write!(f, "{nat:?} passes {wire} to {to:?}"),
+                Err(why) => write!(f, "{nat:?} drops {wire}: {why}"),
+            },
             Self::Dropped(node, packet, why) => write!(f, "{node:?} drops {packet:?}: {why:?}"),
             Self::Kernel(node, event) => write!(f, "{node:?} kernel: {event:?}"),
             Self::Gate(node, action) => write!(f, "{node:?} gate: {}", Gate(*action)),
@@ -197,6 +213,7 @@ impl fmt::Display for Wire {
             }
             Self::Datagram => f.write_str("a datagram"),
             Self::Esp(spi, body) => write!(f, "ESP {:08x} {}", spi.0, Inside(*body)),
+            Self::Keepalive => f.write_str("a NAT keepalive"),
             Self::Clear(body) => write!(f, "CLEAR {}", Inside(*body)),
         }
     }

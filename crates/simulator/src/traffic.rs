@@ -23,6 +23,8 @@ pub struct Account {
     pub reordered: u64,
     /// Left in clear.
     pub clear: u64,
+    /// Came, encrypted, to a host that they were not for and that has no key for them.
+    pub misdelivered: u64,
 }
 
 impl Account {

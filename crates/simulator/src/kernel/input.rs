@@ -12,7 +12,7 @@ impl Kernel {
     /// ESP or a clear packet from the network. (IKE is the shell's.)
     pub(crate) fn receive(&mut self, frame: Frame, now: Timestamp) {
         match frame {
-            Frame::Ike(_) => {}
+            Frame::Ike(_) | Frame::Keepalive { .. } => {}
             Frame::Clear(packet) => self.admit(packet, None, now),
             Frame::Esp {
                 source,

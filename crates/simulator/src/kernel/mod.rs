@@ -141,6 +141,11 @@ impl Kernel {
         }
     }
 
+    /// The kernel of the same host after it was without power, with these addresses.
+    pub(crate) fn restarted(&self, addresses: Vec<IpAddr>, random: Random) -> Self {
+        Self::new(addresses, self.behind.clone(), random)
+    }
+
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use epochgate_controller::config::Config;
 use epochgate_controller::crypto::Crypto;
-use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, XfrmError, XfrmEvent};
+use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, Spi, XfrmError, XfrmEvent};
 use epochgate_controller::{Controller, Input};
 
 use super::{Happening, NodeId, World};
+use crate::crypto::Seeded;
 use crate::invariants::Violation;
 use crate::kernel::OpKind;
 use crate::network::{Rule, RuleId};
@@ -54,7 +55,8 @@ impl World {
         self.note(|| Happened::Done(Some(id), "the daemon starts".into()));
         let node = &mut self.nodes[id.0];
         node.run += 1;
-        node.controller = Some((self.controllers)(Arc::clone(&node.crypto)));
+        let crypto = Arc::<Seeded>::clone(&node.crypto);
+        node.controller = Some((self.controllers)(crypto));
         let addresses = node.kernel.addresses().to_vec();
         node.note_config(&config);
         self.feed(id, Input::Configure(config));
@@ -95,6 +97,11 @@ impl World {
         node.note_command(&command);
         self.feed(id, Input::Command(number, command));
         number
+    }
+
+    /// The next SPI of ESP that a node's daemon draws for itself; called again, the one after.
+    pub fn force_spi(&mut self, id: NodeId, spi: Spi) {
+        self.nodes[id.0].crypto.force_spi(spi);
     }
 
     /// Changes a host's own addresses.

@@ -9,16 +9,13 @@ use super::{Happening, NodeId, World};
 use crate::invariants::Observed;
 use crate::kernel::{Drop, Effect};
 use crate::packet::{Body, Frame, Packet};
-use crate::trace::{Fate, Happened, Wire};
+use crate::trace::Happened;
 
 /// Time that the kernel takes for one operation, with the way there and back.
 const OPERATION: std::ops::Range<Duration> = Duration::from_micros(20)..Duration::from_micros(80);
 
 /// Time from a kernel event, or a reply's arrival, to the controller.
 const NOTICE: std::ops::Range<Duration> = Duration::from_micros(20)..Duration::from_micros(200);
-
-/// Why nothing leaves a host with an address that it had.
-const NO_SOURCE: &str = "not this host's address any more";
 
 impl World {
     /// Gives a controller an input and performs what comes out.
@@ -44,7 +41,10 @@ impl World {
         let run = self.nodes[id.0].run;
         match output {
             Output::Datagram(datagram) => self.transmit(id, Frame::Ike(datagram)),
-            Output::Keepalive { .. } => self.nodes[id.0].keepalives += 1,
+            Output::Keepalive { local, remote } => {
+                self.nodes[id.0].keepalives += 1;
+                self.transmit(id, Frame::Keepalive { local, remote });
+            }
             Output::Xfrm(op, what) => {
                 let takes = self.random.between(OPERATION.start, OPERATION.end);
                 let node = &mut self.nodes[id.0];
@@ -79,11 +79,13 @@ impl World {
             Output::AddAddress(spec) => {
                 let mut addresses = self.nodes[id.0].kernel.addresses().to_vec();
                 addresses.push(spec.address);
+                self.nodes[id.0].assigned.insert(spec.address);
                 self.change_addresses(id, addresses);
             }
             Output::RemoveAddress(spec) => {
                 let mut addresses = self.nodes[id.0].kernel.addresses().to_vec();
                 addresses.retain(|address| *address != spec.address);
+                self.nodes[id.0].assigned.remove(&spec.address);
                 self.change_addresses(id, addresses);
             }
             Output::Resolver(_) => {}
@@ -114,9 +116,7 @@ impl World {
             }
             Effect::Deliver(packet) => self.deliver(id, packet),
             Effect::Dropped(packet, why) => {
-                if let (Body::Data { flow, .. }, Drop::QueueFull) = (packet.body, why) {
-                    self.flows[flow.0].account.refused += 1;
-                }
+                self.account_end(id, &packet, why);
                 self.note(|| Happened::Dropped(id, packet, why));
                 self.observed.push(Observed::Ended(id, packet, why));
             }
@@ -125,6 +125,27 @@ impl World {
                 self.nodes[id.0].kernel_events += 1;
                 self.notice(id, Input::Xfrm(event));
             }
+        }
+    }
+
+    fn account_end(&mut self, id: NodeId, packet: &Packet, why: Drop) {
+        let kernel = &self.nodes[id.0].kernel;
+        let was_for_here =
+            kernel.addresses().contains(&packet.destination) || kernel.serves(packet.destination);
+        let misdelivered = match why {
+            Drop::NoState | Drop::WrongKey | Drop::Encapsulation => !was_for_here,
+            Drop::QueueFull
+            | Drop::QueuePurged
+            | Drop::Replayed
+            | Drop::InboundPolicy
+            | Drop::OutboundPolicy
+            | Drop::NoRoute => false,
+        };
+        self.misdelivered += u64::from(misdelivered);
+        if let Body::Data { flow, .. } = packet.body {
+            let account = &mut self.flows[flow.0].account;
+            account.refused += u64::from(why == Drop::QueueFull);
+            account.misdelivered += u64::from(misdelivered);
         }
     }
 
@@ -149,64 +170,6 @@ impl World {
                 }
             }
             Body::EchoRequest(_) | Body::NeighbourDiscovery { .. } => {}
-        }
-    }
-
-    fn transmit(&mut self, id: NodeId, frame: Frame) {
-        let destination = frame.destination();
-        let to = self.nodes.iter().position(|node| {
-            let addresses = node.kernel.addresses();
-            addresses.contains(&destination) || node.kernel.serves(destination)
-        });
-        let to = to.map(NodeId);
-        let fate = self.fate(id, to, &frame);
-        self.note(|| Happened::Sent {
-            from: id,
-            to,
-            wire: Wire::of(&frame),
-            fate: fate.clone(),
-        });
-        if fate == Fate::Lost(NO_SOURCE) {
-            return;
-        }
-        self.account_departure(id, &frame);
-        if let (Some(to), Fate::Arrives(arrivals)) = (to, fate) {
-            for at in arrivals {
-                self.schedule(at, Happening::Arrival(to, frame.clone()));
-            }
-        }
-        self.observed.push(Observed::Left(id, frame));
-    }
-
-    fn fate(&mut self, id: NodeId, to: Option<NodeId>, frame: &Frame) -> Fate {
-        let arrivals = self.network.arrivals(frame, self.now, &mut self.random);
-        let addresses = self.nodes[id.0].kernel.addresses();
-        let mut source = frame.outer_source().into_iter();
-        if !source.all(|source| addresses.contains(&source)) {
-            Fate::Lost(NO_SOURCE)
-        } else if to.is_none() {
-            Fate::Lost("nobody has that address")
-        } else if arrivals.is_empty() {
-            Fate::Lost("in the network")
-        } else {
-            Fate::Arrives(arrivals)
-        }
-    }
-
-    fn account_departure(&mut self, id: NodeId, frame: &Frame) {
-        match frame {
-            Frame::Ike(_) => {}
-            Frame::Esp { sa, inner, .. } => {
-                if let Body::Data { .. } = inner.body {
-                    let sent = &mut self.nodes[id.0].data_sent;
-                    *sent.entry(*sa).or_default() += 1;
-                }
-            }
-            Frame::Clear(packet) => {
-                if let Body::Data { flow, .. } = packet.body {
-                    self.flows[flow.0].account.clear += 1;
-                }
-            }
         }
     }
 

@@ -6,6 +6,9 @@
 
 mod control;
 mod effects;
+mod nat;
+mod power;
+mod transit;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,8 +20,8 @@ use epochgate_controller::config::{Config, TunnelName};
 use epochgate_controller::crypto::{Cipher, Crypto};
 use epochgate_controller::event::EventKind;
 use epochgate_controller::io::{
-    Datagram, OpId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaDirection,
-    SaId, SaSpec, SequenceNumbers, Spi, XfrmOp,
+    OpId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaDirection, SaId,
+    SaSpec, SequenceNumbers, Spi, XfrmOp,
 };
 use epochgate_controller::status::TunnelStatus;
 use epochgate_controller::{Controller, Input, Secret, Timestamp};
@@ -33,15 +36,21 @@ use crate::packet::{Body, FlowId, Frame, Packet};
 use crate::random::Random;
 use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::Flow;
+use nat::Router;
 
 /// Names a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId(usize);
 
+pub use nat::NatId;
+
 /// What is to happen.
 #[derive(Debug)]
 enum Happening {
+    /// At a host.
     Arrival(NodeId, Frame),
+    /// At a NAT, from outside.
+    FromOutside(NatId, Frame),
     Input(NodeId, u32, Box<Input>),
     Operation(NodeId, u32, OpId, Box<XfrmOp>),
     Departure(FlowId),
@@ -59,9 +68,11 @@ pub struct World {
     queue: BTreeMap<(Timestamp, u64), Happening>,
     scheduled: u64,
     nodes: Vec<Node>,
+    nats: Vec<Router>,
     network: Network,
     flows: Vec<Flow>,
     whole: bool,
+    misdelivered: u64,
     steps_at_once: u32,
     pub(crate) observed: Vec<Observed>,
     trace: Trace,
@@ -81,6 +92,7 @@ impl World {
             queue: BTreeMap::new(),
             scheduled: 0,
             nodes: Vec::new(),
+            nats: Vec::new(),
             network: Network {
                 delay,
                 jitter: Duration::ZERO,
@@ -90,6 +102,7 @@ impl World {
             },
             flows: Vec::new(),
             whole: true,
+            misdelivered: 0,
             steps_at_once: 0,
             observed: Vec::new(),
             trace: Trace::new(Recording::Recent),
@@ -106,6 +119,7 @@ impl World {
         let crypto = Seeded::new(Arc::clone(&self.provider), self.random.fork());
         self.nodes.push(Node {
             outer,
+            nat: None,
             outers: [outer].into(),
             kernel,
             crypto: Arc::new(crypto),
@@ -124,6 +138,9 @@ impl World {
             arrived: Default::default(),
             epochs: BTreeMap::new(),
             data_sent: BTreeMap::new(),
+            assigned: Default::default(),
+            is_off: false,
+            applications_from: self.now,
             kernel_events: 0,
             keepalives: 0,
             foreign,
@@ -152,6 +169,12 @@ impl World {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// ESP packets, control pings too, that came to a host that they were not for.
+    #[must_use]
+    pub fn misdelivered(&self) -> u64 {
+        self.misdelivered
     }
 
     pub(crate) fn steps_at_once(&self) -> u32 {
@@ -229,19 +252,8 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrival(id, frame) => match frame {
-                Frame::Ike(datagram) => {
-                    let arrived = Datagram {
-                        local: datagram.remote,
-                        remote: datagram.local,
-                        payload: datagram.payload,
-                    };
-                    self.feed(id, Input::Datagram(arrived));
-                }
-                frame @ (Frame::Esp { .. } | Frame::Clear(_)) => {
-                    self.nodes[id.0].kernel.receive(frame, self.now);
-                }
-            },
+            Happening::Arrival(id, frame) => self.arrive(id, frame),
+            Happening::FromOutside(nat, frame) => self.enter(nat, frame),
             Happening::Input(id, run, input) => {
                 if self.nodes[id.0].run == run {
                     self.feed(id, *input);
@@ -273,6 +285,12 @@ impl World {
         if !flow.running {
             return;
         }
+        let (from, next) = (flow.from, self.now + flow.interval);
+        let node = &self.nodes[from.0];
+        if node.is_off || self.now < node.applications_from {
+            self.schedule(next, Happening::Departure(id));
+            return;
+        }
         let packet = Packet {
             source: flow.source,
             destination: flow.destination,
@@ -282,7 +300,6 @@ impl World {
             },
             waited: false,
         };
-        let (from, next) = (flow.from, self.now + flow.interval);
         self.nodes[from.0].kernel.send(packet, self.now);
         self.schedule(next, Happening::Departure(id));
     }

@@ -12,6 +12,7 @@ mod lifecycle;
 mod loss;
 mod mixed_families;
 mod mobility;
+mod office;
 mod refusals;
 mod rekey;
 mod search;
