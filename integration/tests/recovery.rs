@@ -8,6 +8,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::audit::{Aftermath, aftermath};
+use epochgate_integration::lab_nat::LabNat;
 use epochgate_integration::net::Host;
 use epochgate_integration::peer::{client_config, server_config};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
@@ -15,6 +16,7 @@ use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{
     Account, Epochgate, Judged, Packets, Timestamp, Topology, UdpFlow, Watch,
 };
+use epochgate_nat::MasqueradeSettings;
 use serde_json::Value;
 use std::fs;
 use std::thread::sleep;
@@ -35,6 +37,8 @@ const ENDLESS: u64 = 1_000_000;
 const NOTICED_WITHIN: Duration = Duration::from_millis(2 * 3_000 + 4 * 250);
 /// What the machine that runs the tests may add to that: timers and daemons that had to wait.
 const MACHINE: Duration = Duration::from_millis(500);
+/// How long a NAT reboots.
+const NAT_DOWN: Duration = Duration::from_secs(5);
 /// What is promised with the defaults.
 const DEFAULT_BOUND: Duration = Duration::from_secs(10);
 
@@ -157,6 +161,36 @@ fn outage(open: Open, break_it: impl FnOnce(&Open)) -> (Judged, Aftermath) {
     (judged, upward)
 }
 
+/// Behind a NAT that knows epochs by their SPIs, plain ESP.
+fn behind_vpn_masquerade(name: &str) -> Open {
+    let net = Topology::new(name)
+        .vpn_masquerade(MasqueradeSettings::default())
+        .round_trip(ROUND_TRIP);
+    let plain = "nat-t = \"off\"";
+    Open::on(net.build(), plain, plain)
+}
+
+fn nat(open: &Open) -> &LabNat {
+    open.net.nat.as_ref().expect("VPN Masquerade")
+}
+
+#[test]
+fn vpn_masquerade_that_forgets_everything_under_traffic_learns_it_again() {
+    let open = behind_vpn_masquerade("recover_masquerade_forgets");
+    outage(open, |open| nat(open).forget());
+}
+
+#[test]
+fn vpn_masquerade_that_reboots_is_outlived_and_what_was_held_is_delivered() {
+    let open = behind_vpn_masquerade("recover_masquerade_reboots");
+    let (judged, upward) = outage(open, |open| {
+        nat(open).reboot(NAT_DOWN);
+        sleep(NAT_DOWN);
+    });
+    assert!(upward.lost > 0, "it was down");
+    println!("{} epochs carried traffic", judged.proofs.len());
+}
+
 #[test]
 fn a_nat_that_forgets_everything_under_traffic_stops_it_for_a_moment() {
     let open = Open::new("recover_nat_forgets", "");
@@ -171,7 +205,7 @@ fn a_nat_that_reboots_is_outlived_and_what_was_held_is_delivered() {
     let open = Open::new("recover_nat_reboots", "");
     let (judged, upward) = outage(open, |open| {
         let down = open.net.block(&Packets::all());
-        sleep(Duration::from_secs(5));
+        sleep(NAT_DOWN);
         let to_server = &open.net.to_server;
         open.net.router.masquerade_anew(to_server, 30_000..=30_100);
         down.lift();
