@@ -271,6 +271,15 @@ pub fn carried(trace: &Trace, port: u16) -> Vec<(u64, u32)> {
         .collect()
 }
 
+/// The sequence numbers of a [`UdpFlow`](crate::UdpFlow)'s datagrams as they arrived in ESP, in the
+/// order of the wire.
+pub fn arrived(trace: &Trace, port: u16) -> Vec<u64> {
+    let received = trace.received();
+    received
+        .filter_map(|entry| number_of(entry, port))
+        .collect()
+}
+
 /// How a hold queue was released into live traffic (R3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Release {

@@ -11,6 +11,7 @@ pub use packet::Packet;
 pub(crate) use packet::{Network, exchange_name, network};
 
 use crate::net::{Iface, locked};
+use crate::pace::Pace;
 use crate::ring::{Frame, Ring};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -162,12 +163,17 @@ impl Capture {
     /// Begins to record what `interface` sends and receives. Every packet after this call
     /// returned is in it.
     pub fn start(interface: &Iface) -> Self {
+        Self::start_at(interface, Pace::Prompt)
+    }
+
+    /// The same for a run of this pace.
+    pub fn start_at(interface: &Iface, pace: Pace) -> Self {
         let host = interface.host();
         let recorder = Arc::<Recorder>::default();
         let name = format!("{}-{}", host.name(), interface.name());
         host.evidence().add_capture(name, Arc::clone(&recorder));
         let ring = host
-            .within(|| Ring::open(interface.name()))
+            .within(|| Ring::open(interface.name(), pace))
             .expect("a packet socket");
         let (stop, stopped) = UnixStream::pair().expect("two sockets");
         let reader = thread::spawn({

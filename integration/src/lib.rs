@@ -29,6 +29,7 @@
 //! | [`libreswan`] | libreswan's daemon on a host |
 //! | [`office`] | [`Office`]: any number of clients behind one VPN Masquerade, and their server |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
+//! | [`pace`] | how often watchers wake, which is what virtual time is spent on |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`pki`] | an authority and certificates for both ends |
 //! | [`root`] | where a peer's programs are: on this machine, or in a root of their own |
@@ -51,6 +52,7 @@ pub mod libreswan;
 pub mod manual;
 pub mod net;
 pub mod office;
+pub mod pace;
 pub mod peer;
 pub mod pki;
 mod ring;
@@ -69,6 +71,7 @@ pub use lab_nat::{LabCounters, LabNat};
 pub use libreswan::Libreswan;
 pub use net::{Host, Iface, World};
 pub use office::Office;
+pub use pace::Pace;
 pub use peer::{Epochgate, StrongSwan};
 pub use root::Root;
 pub use tables::ManualTunnel;

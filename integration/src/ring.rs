@@ -11,6 +11,7 @@
     reason = "system calls and shared memory, each with its argument"
 )]
 
+use crate::pace::Pace;
 use crate::sys::{self, PacketStatistics};
 use nix::errno::Errno;
 use std::ffi::c_void;
@@ -18,14 +19,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A block takes the largest frame, 64 KiB with segmentation offload, several times.
 const BLOCK_BYTES: usize = 256 << 10;
 /// 64 MiB in all: half a minute of a test's traffic even if nobody reads.
 const BLOCKS: usize = 256;
 const RING_BYTES: usize = BLOCK_BYTES * BLOCKS;
-/// A block that is not full is handed over after this time.
-const RETIRE_MILLISECONDS: u32 = 50;
+/// A block that is not full is handed over after this time, unless nobody hurries.
+const RETIRE: Duration = Duration::from_millis(50);
 /// Only a granularity in this version; blocks are filled with frames of any length.
 const FRAME_BYTES: usize = 2048;
 
@@ -71,7 +73,7 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Begins to capture an interface of the calling thread's network namespace.
-    pub(crate) fn open(interface: &str) -> io::Result<Self> {
+    pub(crate) fn open(interface: &str, pace: Pace) -> io::Result<Self> {
         let fd = sys::packet_socket()?;
         let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
         sys::set_packet_option(&fd, libc::PACKET_VERSION, &version)?;
@@ -80,7 +82,7 @@ impl Ring {
             tp_block_nr: BLOCKS as u32,
             tp_frame_size: FRAME_BYTES as u32,
             tp_frame_nr: (BLOCK_BYTES / FRAME_BYTES * BLOCKS) as u32,
-            tp_retire_blk_tov: RETIRE_MILLISECONDS,
+            tp_retire_blk_tov: pace.or_unhurried(RETIRE).as_millis() as u32,
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };

@@ -3,6 +3,7 @@
 
 use crate::capture::Timestamp;
 use crate::net::Host;
+use crate::pace::Pace;
 use crate::sys;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ const QUEUE_BYTES: usize = 16 << 20;
 pub(crate) const MAGIC: &[u8; 8] = b"EGFLOW\0\x01";
 /// Magic, sequence number, and time of sending.
 const HEADER_BYTES: usize = 24;
-/// How long a reader waits before it looks whether it shall end.
+/// How long a reader waits before it looks whether it shall end, unless nobody hurries.
 const READ_SLICE: Duration = Duration::from_millis(20);
 /// How long a sender sleeps at least: what is due more often goes in small bursts, because on a
 /// single CPU it is the waking that costs.
@@ -37,6 +38,7 @@ pub struct UdpFlow {
     per_second: u32,
     count: u64,
     payload_bytes: usize,
+    pace: Pace,
 }
 
 impl UdpFlow {
@@ -50,6 +52,7 @@ impl UdpFlow {
             per_second: 100,
             count: 100,
             payload_bytes: 64,
+            pace: Pace::Prompt,
         }
     }
 
@@ -71,6 +74,12 @@ impl UdpFlow {
         self
     }
 
+    /// For a run of this pace.
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     /// Begins to send. The receiver listens when this returns.
     pub fn start(self) -> RunningFlow {
         let receiver = self
@@ -80,7 +89,7 @@ impl UdpFlow {
             .expect("the receiver's address");
         setsockopt(&receiver, sockopt::RcvBufForce, &QUEUE_BYTES).expect("a large queue");
         receiver
-            .set_read_timeout(Some(READ_SLICE))
+            .set_read_timeout(Some(self.pace.or_unhurried(READ_SLICE)))
             .expect("a read timeout");
         let sender = self
             .from

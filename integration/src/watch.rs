@@ -4,6 +4,7 @@
 use crate::audit::{self, Selectors};
 use crate::capture::{Capture, Packet, Timestamp, exchange_name};
 use crate::esp::{Entry, KeyLog, Trace};
+use crate::pace::Pace;
 use crate::topology::{CLIENT_NET, CLIENT_NET_V6, SERVER, SERVER_NET, SERVER_NET_V6, Topology};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,11 +46,16 @@ pub struct Exchange {
 impl Watch {
     /// Everything after this returned is seen. Start it before the daemons.
     pub fn start(net: &Topology) -> Self {
+        Self::start_at(net, Pace::Prompt)
+    }
+
+    /// The same for a run of this pace.
+    pub fn start_at(net: &Topology, pace: Pace) -> Self {
         Self {
-            client_keys: net.client_keys(),
-            server_keys: net.server_keys(),
-            client: net.capture_client(),
-            server: net.capture_server(),
+            client_keys: KeyLog::start_at(&net.client, pace),
+            server_keys: KeyLog::start_at(&net.server, pace),
+            client: Capture::start_at(&net.to_client, pace),
+            server: Capture::start_at(&net.to_server, pace),
         }
     }
 

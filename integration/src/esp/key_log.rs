@@ -4,6 +4,7 @@
 use super::key::EspKey;
 use crate::capture::Timestamp;
 use crate::net::Host;
+use crate::pace::Pace;
 use epochgate_xfrm::{
     EventGroup, EventSocket, Protection, Protocol, Reqid, Sa, Socket, XfrmError, XfrmEvent,
 };
@@ -15,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long events may lie in the socket, which has room for thousands.
+/// How long events may lie in the socket, which has room for thousands, unless nobody hurries.
 const EVENTS_EVERY: Duration = Duration::from_millis(100);
 /// How long an answer may take before something is wrong.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -90,13 +91,18 @@ pub struct KeyLog {
 impl KeyLog {
     /// Begins with the SAs that the host has; all that come later are added.
     pub fn start(host: &Host) -> Self {
+        Self::start_at(host, Pace::Prompt)
+    }
+
+    /// The same for a run of this pace.
+    pub fn start_at(host: &Host, pace: Pace) -> Self {
         let (questions, asked) = sync_channel(0);
         let (listens, listening) = sync_channel(1);
         let reader = host.thread(move || {
             let mut listener = Listener::open()?;
             // Nobody waits for this any more if the test has failed meanwhile.
             let _ = listens.send(());
-            listener.run(&asked)
+            listener.run(&asked, pace.or_unhurried(EVENTS_EVERY))
         });
         let mut log = Self {
             questions: Some(questions),
@@ -175,9 +181,13 @@ impl Listener {
         Ok(listener)
     }
 
-    fn run(&mut self, asked: &Receiver<SyncSender<Vec<LoggedSa>>>) -> Result<(), XfrmError> {
+    fn run(
+        &mut self,
+        asked: &Receiver<SyncSender<Vec<LoggedSa>>>,
+        every: Duration,
+    ) -> Result<(), XfrmError> {
         loop {
-            match asked.recv_timeout(EVENTS_EVERY) {
+            match asked.recv_timeout(every) {
                 Ok(answer) => {
                     // The kernel has queued what it told before the question came.
                     self.take_events()?;
