@@ -583,6 +583,10 @@ impl Tunnel {
     /// Old epochs end once a later one carries all traffic (R10). The client deletes them; a server
     /// waits for that, and does it itself only when the client does not.
     pub(super) fn retire_before(&mut self, open: EpochNumber, cx: &mut Context<'_>) {
+        // A later one may have been open for a moment.
+        if let Some(epoch) = self.epoch_mut(open) {
+            epoch.retire_at = None;
+        }
         let older: Vec<EpochNumber> = self
             .epochs
             .iter()

@@ -38,6 +38,7 @@ impl Scenario {
         let mut acts: Vec<Act> = (0..count).map(|_| source.act(heal_ms)).collect();
         acts.sort_by_key(|act| act.at_ms);
         Self {
+            about: String::new(),
             seed,
             delay_ms: source.pick(&[1, 10, 10, 40]),
             nat,

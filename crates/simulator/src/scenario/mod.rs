@@ -22,6 +22,9 @@ pub const CLIENTS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
+    /// What a recorded scenario is about.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub about: String,
     /// All chance inside the world: SPIs, nonces, jitter, which frames a rule hits.
     pub seed: u64,
     /// One way through the network, milliseconds.
