@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Result;
+use epochgate_controller::Timestamp;
 use epochgate_simulator::diagram;
 use epochgate_simulator::scenario::{Options, Outcome, Scenario, run};
 use epochgate_simulator::trace::Recording;
@@ -46,7 +47,11 @@ pub(crate) fn play(scenario: &Scenario, with_diagram: bool) -> Result<bool> {
 
 fn verdict(scenario: &Scenario, outcome: &Outcome) -> String {
     if let Some(violation) = &outcome.violation {
-        return format!("{}\n{violation}", violation.invariant);
+        let at = violation.at.since(Timestamp::ZERO);
+        return format!(
+            "seed {}, {at:?}: {} violated: {}",
+            violation.seed, violation.invariant, violation.what
+        );
     }
     let recovered: Vec<String> = outcome
         .recovered
