@@ -61,10 +61,12 @@ impl fmt::Debug for Violation {
 impl std::error::Error for Violation {}
 
 pub(crate) fn check_all(world: &World) -> Result<(), Violation> {
-    nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world)?;
-    no_packet_leaves_in_clear(world)?;
-    a_waiting_server_sends_nothing_before_something_arrived(world)?;
-    a_switch_loses_and_duplicates_nothing(world)?;
+    if !world.observed.is_empty() {
+        nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world)?;
+        no_packet_leaves_in_clear(world)?;
+        a_waiting_server_sends_nothing_before_something_arrived(world)?;
+        a_switch_loses_and_duplicates_nothing(world)?;
+    }
     nothing_foreign_is_touched(world)?;
     time_moves_on(world)
 }
@@ -139,9 +141,10 @@ fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation>
 
 /// I6: policies and SAs of others are as they were.
 fn nothing_foreign_is_touched(world: &World) -> Result<(), Violation> {
-    for node in world.nodes() {
+    // In the other kernels nothing happened in this step.
+    for node in world.nodes().filter(|node| node.touched) {
         let (policy, sa) = &node.foreign;
-        let same = node.kernel.policies().any(|found| found == policy);
+        let same = node.kernel.policy(&policy.key) == Some(policy);
         if !same || node.kernel.packets(sa.id).is_none() {
             return Err(world.violation("I6", "a foreign policy or SA is gone".into()));
         }

@@ -41,8 +41,12 @@ pub struct Node {
     pub(crate) nat: Option<NatId>,
     /// All outer addresses that it ever had.
     pub(crate) outers: BTreeSet<IpAddr>,
-    /// The kernel.
+    /// The kernel. What changes it goes through [`Self::kernel_mut`].
     pub kernel: Kernel,
+    /// Something happened in the kernel in this step.
+    pub(crate) touched: bool,
+    /// The kernel's next timer, as it was after the last step that touched it.
+    pub(crate) kernel_due: Option<Timestamp>,
     pub(crate) crypto: Arc<Seeded>,
     /// `None` while the daemon does not run.
     pub(crate) controller: Option<Controller>,
@@ -80,6 +84,21 @@ pub struct Node {
 }
 
 impl Node {
+    /// The kernel, in which something happens now: its effects and its timer are looked at, and its
+    /// invariants checked, at the end of the step.
+    pub(crate) fn kernel_mut(&mut self) -> &mut Kernel {
+        self.touched = true;
+        &mut self.kernel
+    }
+
+    /// When it wants to do something by itself.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        match (self.wake_at, self.kernel_due) {
+            (Some(wake_at), Some(kernel_due)) => Some(wake_at.min(kernel_due)),
+            (wake_at, kernel_due) => wake_at.or(kernel_due),
+        }
+    }
+
     /// What the daemon told its log.
     #[must_use]
     pub fn events(&self) -> &[(Timestamp, Event)] {

@@ -203,6 +203,12 @@ impl Kernel {
         self.sas.get(&id)?.sa().map(|sa| sa.packets)
     }
 
+    /// The policy with this selector.
+    #[must_use]
+    pub fn policy(&self, key: &PolicyKey) -> Option<&PolicySpec> {
+        self.policies.get(key).map(|policy| &policy.spec)
+    }
+
     /// The policies.
     pub fn policies(&self) -> impl Iterator<Item = &PolicySpec> {
         self.policies.values().map(|policy| &policy.spec)

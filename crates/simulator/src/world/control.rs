@@ -110,7 +110,7 @@ impl World {
         let addresses: Vec<IpAddr> = std::iter::once(node.outer)
             .chain(inner.iter().copied())
             .collect();
-        node.kernel.set_addresses(addresses.clone());
+        node.kernel_mut().set_addresses(addresses.clone());
         self.feed(id, Input::Addresses(addresses));
     }
 
@@ -126,7 +126,7 @@ impl World {
             .collect();
         node.outer = outer;
         node.outers.insert(outer);
-        node.kernel.set_addresses(addresses.clone());
+        node.kernel_mut().set_addresses(addresses.clone());
         self.feed(id, Input::Addresses(addresses));
     }
 
@@ -134,7 +134,7 @@ impl World {
     pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), format!("somebody removes SA {:08x}", sa.spi.0)));
-        if self.nodes[id.0].kernel.steal_sa(sa) {
+        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
             self.feed(id, Input::Xfrm(XfrmEvent::SaRemoved(sa)));
         }
     }
@@ -148,7 +148,7 @@ impl World {
                 format!("SA {:08x} reaches its hard limit", sa.spi.0),
             )
         });
-        if self.nodes[id.0].kernel.steal_sa(sa) {
+        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
             self.feed(id, Input::Xfrm(XfrmEvent::Expired(sa)));
         }
     }
@@ -158,7 +158,7 @@ impl World {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), "somebody removes a policy".into()));
         let node = &mut self.nodes[id.0];
-        node.kernel.steal_policy(key);
+        node.kernel_mut().steal_policy(key);
         // What leaves until the controller has mended it is not its fault.
         node.protected.clear();
         self.feed(id, Input::Xfrm(XfrmEvent::PolicyRemoved(key)));
@@ -168,7 +168,7 @@ impl World {
     pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {error}")));
-        self.nodes[id.0].kernel.fail_next(kind, error);
+        self.nodes[id.0].kernel_mut().fail_next(kind, error);
     }
 
     /// Disturbs the network.
@@ -187,7 +187,7 @@ impl World {
     /// Ends all disturbances, those of the kernels too.
     pub fn heal(&mut self) {
         for node in &mut self.nodes {
-            node.kernel.fail_no_more();
+            node.kernel_mut().fail_no_more();
         }
         self.network.rules.clear();
         self.network.jitter = Duration::ZERO;
@@ -234,7 +234,7 @@ impl World {
 
     /// Sends one packet that belongs to no flow.
     pub fn send(&mut self, from: NodeId, packet: Packet) -> Result<(), Violation> {
-        self.nodes[from.0].kernel.send(packet, self.now);
+        self.nodes[from.0].kernel_mut().send(packet, self.now);
         self.finish_step()
     }
 }

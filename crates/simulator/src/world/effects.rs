@@ -55,7 +55,7 @@ impl World {
             Output::Ping(ping) => {
                 let node = &mut self.nodes[id.0];
                 node.pings.insert(ping.nonce, ping.sa);
-                if let Err(error) = node.kernel.ping(&ping) {
+                if let Err(error) = node.kernel_mut().ping(&ping) {
                     let nonce = ping.nonce;
                     self.notice(id, Input::PingFailed { nonce, error });
                 }
@@ -104,7 +104,9 @@ impl World {
     }
 
     fn change_addresses(&mut self, id: NodeId, addresses: Vec<IpAddr>) {
-        self.nodes[id.0].kernel.set_addresses(addresses.clone());
+        self.nodes[id.0]
+            .kernel_mut()
+            .set_addresses(addresses.clone());
         self.notice(id, Input::Addresses(addresses));
     }
 

@@ -4,6 +4,7 @@
 //! effect of every controller and kernel (`effects`), feeds back what comes of it, and checks the
 //! invariants after each step.
 
+mod agenda;
 mod control;
 mod effects;
 mod nat;
@@ -36,6 +37,7 @@ use crate::packet::{Body, FlowId, Frame, Packet};
 use crate::random::Random;
 use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::Flow;
+use agenda::Agenda;
 use nat::Router;
 
 /// Names a node.
@@ -65,8 +67,7 @@ pub struct World {
     controllers: fn(Arc<dyn Crypto>) -> Controller,
     /// Violations by invariant, where they do not end the run.
     tolerated: Option<BTreeMap<&'static str, u64>>,
-    queue: BTreeMap<(Timestamp, u64), Happening>,
-    scheduled: u64,
+    agenda: Agenda<Happening>,
     nodes: Vec<Node>,
     nats: Vec<Router>,
     network: Network,
@@ -89,8 +90,7 @@ impl World {
             provider,
             controllers: Controller::new,
             tolerated: None,
-            queue: BTreeMap::new(),
-            scheduled: 0,
+            agenda: Agenda::default(),
             nodes: Vec::new(),
             nats: Vec::new(),
             network: Network {
@@ -121,7 +121,9 @@ impl World {
             outer,
             nat: None,
             outers: [outer].into(),
+            kernel_due: kernel.next_timeout(),
             kernel,
+            touched: false,
             crypto: Arc::new(crypto),
             controller: None,
             run: 0,
@@ -208,10 +210,8 @@ impl World {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        let queued = self.queue.keys().next().map(|(at, _)| *at);
-        let nodes = self.nodes.iter();
-        let timers = nodes.flat_map(|node| [node.wake_at, node.kernel.next_timeout()]);
-        let due = timers.flatten().chain(queued).min();
+        let timers = self.nodes.iter().filter_map(Node::due);
+        let due = timers.chain(self.agenda.next_at()).min();
         due.map(|at| at.max(self.now))
     }
 
@@ -222,12 +222,12 @@ impl World {
             self.steps_at_once + 1
         };
         self.now = at;
-        for id in (0..self.nodes.len()).map(NodeId) {
-            self.nodes[id.0].kernel.handle_timeout(at);
+        for node in &mut self.nodes {
+            if node.kernel_due.is_some_and(|due| due <= at) {
+                node.kernel_mut().handle_timeout(at);
+            }
         }
-        let next = self.queue.first_entry().filter(|next| next.key().0 <= at);
-        if let Some(next) = next {
-            let happening = next.remove();
+        if let Some(happening) = self.agenda.take(at) {
             self.happen(happening);
         } else if let Some(index) = self
             .nodes
@@ -241,12 +241,20 @@ impl World {
 
     fn finish_step(&mut self) -> Result<(), Violation> {
         for id in (0..self.nodes.len()).map(NodeId) {
-            while let Some(effect) = self.nodes[id.0].kernel.poll_effect() {
-                self.take_effect(id, effect);
+            if self.nodes[id.0].touched {
+                while let Some(effect) = self.nodes[id.0].kernel.poll_effect() {
+                    self.take_effect(id, effect);
+                }
             }
         }
         let checked = check_all(self);
         self.observed.clear();
+        for node in &mut self.nodes {
+            if node.touched {
+                node.touched = false;
+                node.kernel_due = node.kernel.next_timeout();
+            }
+        }
         self.judge(checked)
     }
 
@@ -270,7 +278,7 @@ impl World {
                 } else {
                     None
                 };
-                let result = node.kernel.perform(*what, self.now);
+                let result = node.kernel_mut().perform(*what, self.now);
                 if let (Some(change), Ok(_)) = (change, &result) {
                     node.note_move(&change);
                 }
@@ -300,13 +308,12 @@ impl World {
             },
             waited: false,
         };
-        self.nodes[from.0].kernel.send(packet, self.now);
+        self.nodes[from.0].kernel_mut().send(packet, self.now);
         self.schedule(next, Happening::Departure(id));
     }
 
     fn schedule(&mut self, at: Timestamp, happening: Happening) {
-        self.queue.insert((at, self.scheduled), happening);
-        self.scheduled += 1;
+        self.agenda.add(at, happening);
     }
 
     /// Records what happens, if anything is recorded.

@@ -25,7 +25,7 @@ impl World {
         // The other key daemon comes back too.
         let (policy, sa) = &node.foreign;
         kernel.add_foreign(*policy, sa.clone(), self.now);
-        node.kernel = kernel;
+        *node.kernel_mut() = kernel;
         node.is_off = true;
         node.assigned.clear();
         node.routes.clear();
