@@ -45,6 +45,9 @@ const INSIDE_TABLE: u32 = 501;
 const OUTSIDE_TABLE: u32 = 502;
 /// The largest packet that fragments can make: none is cut on the way to the program.
 const MTU: u32 = 65_535;
+/// How many packets may wait for the program: seconds of a test's traffic, so that a machine that
+/// is busy elsewhere loses none.
+const QUEUE_PACKETS: u32 = 10_000;
 
 /// A running NAT. It ends when this is dropped.
 #[derive(Debug)]
@@ -175,7 +178,7 @@ fn route(router: &Host, inside: &[&Iface], outside: &Iface) {
     ];
     for (tun, table, links) in sides {
         batch += &format!(
-            "link set {tun} addrgenmode none mtu {MTU} up\n\
+            "link set {tun} addrgenmode none mtu {MTU} txqueuelen {QUEUE_PACKETS} up\n\
              route add default dev {tun} table {table}\n\
              route add blackhole default metric 1000 table {table}\n"
         );

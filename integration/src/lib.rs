@@ -22,6 +22,7 @@
 //! | [`fault`] | masquerading NAT; delay and loss; rules that drop or delay chosen packets |
 //! | [`topology`] | [`Topology`]: client, router, server and the LANs behind them, with addresses |
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
+//! | [`chosen_spis`] | a daemon whose first SPIs are chosen, to force collisions |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`interop`] | the cells of the interoperation table: rows, peers, roles |
@@ -44,6 +45,7 @@
 
 pub mod audit;
 pub mod capture;
+pub mod chosen_spis;
 pub mod esp;
 pub mod fault;
 pub mod interop;

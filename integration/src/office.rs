@@ -16,7 +16,7 @@ use crate::esp::{KeyLog, Trace};
 use crate::lab_nat::LabNat;
 use crate::net::{Host, Iface, World};
 use crate::topology::{ROUTER, SERVER, SERVER_NET};
-use crate::{Packet, Selectors};
+use crate::{Epochgate, Packet, Selectors};
 use epochgate_nat::MasqueradeSettings;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -206,24 +206,31 @@ impl OfficeWatch {
     /// client is not judged: see [`audit::nothing_of_others`].
     #[track_caller]
     pub fn judge(self) -> OfficeTraces {
-        self.judge_clients(true)
+        let server = SERVER.parse().expect("an IP address");
+        let epochs = self.server_keys.pairs(server);
+        self.judge_epochs(&epochs)
+    }
+
+    /// The same where `server` refused Child SAs that it had begun to install, so that the kernel's
+    /// SAs do not tell which belong together.
+    #[track_caller]
+    pub fn judge_with_refusals(self, server: &Epochgate) -> OfficeTraces {
+        self.judge_epochs(&server.epochs())
+    }
+
+    #[track_caller]
+    fn judge_epochs(self, epochs: &[(u32, u32)]) -> OfficeTraces {
+        let traces = self.judge_beside_server();
+        if let Err(violation) = audit::server_waits(&traces.server, epochs) {
+            panic!("I3: {violation}");
+        }
+        traces
     }
 
     /// The same without the server, if that is not epochgate or does not wait.
     #[track_caller]
     pub fn judge_beside_server(self) -> OfficeTraces {
-        self.judge_clients(false)
-    }
-
-    #[track_caller]
-    fn judge_clients(self, server_waits: bool) -> OfficeTraces {
-        let pairs = self
-            .server_keys
-            .pairs(SERVER.parse().expect("an IP address"));
         let server = Trace::of(self.server.stop(), &self.server_keys);
-        if server_waits && let Err(violation) = audit::server_waits(&server, &pairs) {
-            panic!("I3: {violation}");
-        }
         let mut clients = Vec::new();
         for ((capture, keys), selectors) in self.clients.into_iter().zip(&self.selectors) {
             let trace = Trace::of(capture.stop(), &keys);

@@ -3,6 +3,7 @@
 //! Their files are in the host's folder, their sockets there or in the `/run` that the host has
 //! for itself. A failing test prints their logs. They end with their [`World`](crate::World).
 
+use crate::chosen_spis::CHOSEN_SPIS;
 use crate::net::Host;
 use crate::root::Root;
 use crate::topology::{CLIENT_NET, SERVER, SERVER_NET};
@@ -119,16 +120,33 @@ impl Epochgate {
         }
     }
 
+    /// The same, with these SPIs for its first inbound SAs; the others are drawn as always. The
+    /// daemon is the lab's own program around it, `epochgate-lab-daemon`.
+    #[track_caller]
+    pub fn start_with_spis(host: &Host, config: &str, spis: &[u32]) -> Self {
+        let mut program = Command::new(built("epochgate-lab-daemon"));
+        let spis: Vec<String> = spis.iter().map(u32::to_string).collect();
+        program.env(CHOSEN_SPIS, spis.join(","));
+        match Self::try_start_as(program, host, config) {
+            Ok(daemon) => daemon,
+            Err(Refusal { status, log }) => panic!("{host:?}: the daemon ended, {status}\n{log}"),
+        }
+    }
+
     /// Starts the daemon; fails if it ends before it answers.
     #[track_caller]
     pub fn try_start(host: &Host, config: &str) -> Result<Self, Refusal> {
+        Self::try_start_as(Command::new(built("epochgated")), host, config)
+    }
+
+    #[track_caller]
+    fn try_start_as(mut command: Command, host: &Host, config: &str) -> Result<Self, Refusal> {
         write_psk(host);
         write_config(host, config);
         let folder = host.folder();
         let socket = folder.join("control.sock");
         // A socket that a killed daemon left would answer nobody.
         let _ = fs::remove_file(&socket);
-        let mut command = Command::new(built("epochgated"));
         command
             .arg("--config")
             .arg(folder.join("epochgate.toml"))
@@ -226,6 +244,21 @@ impl Epochgate {
     /// Everything it has logged.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// The SPIs of every epoch it has ever installed, as (inbound, outbound): from its log, since
+    /// the kernel does not say which SAs belong together.
+    pub fn epochs(&self) -> Vec<(u32, u32)> {
+        let number = |text: &str| {
+            let digits = text.trim().strip_prefix("0x")?.split_whitespace().next()?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        let pair = |line: &str| {
+            let (_, spis) = line.split_once("epoch installed, unproven: in ")?;
+            let (inbound, outbound) = spis.split_once(", out ")?;
+            Some((number(inbound)?, number(outbound)?))
+        };
+        self.log().lines().filter_map(pair).collect()
     }
 
     /// Its process number.

@@ -24,8 +24,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Traffic of client N goes to port `UP + N` of the server, and comes to port `DOWN + N`.
 const UP: u16 = 4000;
 const DOWN: u16 = 5000;
-/// What is sent each way by each client: 100 packets a second for a second.
-const COUNT: u64 = 100;
+/// What is sent each way by each client: packets, and how many of them a second.
+const COUNT: u64 = 50;
+const PER_SECOND: u32 = 50;
 
 fn is_open(tunnel: &Value) -> bool {
     tunnel["gate"] == "open"
@@ -66,8 +67,8 @@ fn talk(net: &Office) -> Vec<(Account, Account)> {
         .map(|((desk, inner), number)| {
             let client = (&desk.host, inner.as_str());
             let server = (&net.server, SERVER_INNER);
-            let up = UdpFlow::new(client, server, UP + number).rate(100);
-            let down = UdpFlow::new(server, client, DOWN + number).rate(100);
+            let up = UdpFlow::new(client, server, UP + number).rate(PER_SECOND);
+            let down = UdpFlow::new(server, client, DOWN + number).rate(PER_SECOND);
             (up.count(COUNT).start(), down.count(COUNT).start())
         })
         .collect();
@@ -129,4 +130,39 @@ fn clients_that_start_at_the_same_instant(name: &str, count: usize) {
         .iter()
         .any(|entry| matches!(entry.packet, Packet::Esp { udp: true, .. }));
     assert!(!encapsulated, "plain ESP");
+}
+
+/// The inbound SPI that both clients choose for their first epoch.
+const COLLIDING_SPI: u32 = 0x0c01_11de;
+
+#[test]
+fn a_second_client_that_chose_the_same_inbound_spi_is_refused_and_comes_back_with_another() {
+    let net = Office::new("masquerade_collision")
+        .round_trip(ROUND_TRIP)
+        .build();
+    let watch = net.watch();
+    let server = Epochgate::start(&net.server, &net.server_config(""));
+    let clients: Vec<Epochgate> = net
+        .clients
+        .iter()
+        .map(|desk| Epochgate::start_with_spis(&desk.host, &desk.config(""), &[COLLIDING_SPI]))
+        .collect();
+
+    let times = all_at_once(&clients);
+    println!("two clients, one SPI: open after {times:?}");
+    let spis: Vec<Vec<u32>> = (net.clients.iter().enumerate())
+        .map(|(number, desk)| watch.inbound_spis(number, desk.address))
+        .collect();
+    let colliding = spis.iter().flatten().filter(|spi| **spi == COLLIDING_SPI);
+    assert_eq!(colliding.count(), 1, "one of them keeps it: {spis:x?}");
+    let refused = |log: String| log.contains("TEMPORARY_FAILURE");
+    let refusals = clients.iter().filter(|client| refused(client.log()));
+    assert_eq!(refusals.count(), 1, "the server's kernel cannot hold both");
+
+    for (up, down) in talk(&net) {
+        up.assert_perfect();
+        down.assert_perfect();
+    }
+    let traces = watch.judge_with_refusals(&server);
+    assert_each_its_own(&traces, &net.clients);
 }

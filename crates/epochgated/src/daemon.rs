@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use epochgate_controller::Controller;
 use epochgate_controller::config::Config;
+use epochgate_controller::crypto::Crypto;
 use epochgate_crypto::Ring;
 use tokio::sync::mpsc;
 
@@ -32,6 +33,13 @@ const ADDRESSES_WAITING_MAX: usize = 1;
 /// Does what the command line says and tells how it ended.
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
+    main_with(arguments, Arc::new(Ring::new()))
+}
+
+/// The same with another provider of cryptography, which also draws SPIs: for tests that need
+/// chosen ones.
+#[must_use]
+pub fn main_with(arguments: &Arguments, crypto: Arc<dyn Crypto>) -> ExitCode {
     let (settings, config) = match Settings::load(arguments) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -52,7 +60,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(settings, config)),
+        Ok(runtime) => runtime.block_on(run(settings, config, crypto)),
         Err(error) => Err(StartError::System {
             action: "cannot start",
             error,
@@ -67,7 +75,11 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
+async fn run(
+    settings: Settings,
+    config: Config,
+    crypto: Arc<dyn Crypto>,
+) -> Result<(), StartError> {
     startup::check_capabilities()?;
     let lock = Lock::take(&settings.daemon.state_dir)?;
     let mut kernel = Kernel::open().map_err(startup::explain_kernel)?;
@@ -109,7 +121,7 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
         routes,
         virtual_addresses,
     };
-    let controller = controller();
+    let controller = controller(crypto);
     let mut shell = Shell::new(controller, settings, hands);
     let sources = Sources {
         control,
@@ -129,12 +141,12 @@ async fn run(settings: Settings, config: Config) -> Result<(), StartError> {
 }
 
 #[cfg(not(feature = "ungated"))]
-fn controller() -> Controller {
-    Controller::new(Arc::new(Ring::new()))
+fn controller(crypto: Arc<dyn Crypto>) -> Controller {
+    Controller::new(crypto)
 }
 
 #[cfg(feature = "ungated")]
-fn controller() -> Controller {
+fn controller(crypto: Arc<dyn Crypto>) -> Controller {
     tracing::warn!("this build has no gate: it is for comparison, and proves no path");
-    Controller::ungated(Arc::new(Ring::new()))
+    Controller::ungated(crypto)
 }
