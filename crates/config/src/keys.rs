@@ -225,7 +225,7 @@ pub const BACK_OFF: Bounds<Duration> = Bounds {
 pub const BACK_OFF_MAX: Bounds<Duration> = Bounds {
     least: Duration::from_millis(50),
     most: Duration::from_secs(3600),
-    default: Duration::from_secs(3),
+    default: Duration::from_secs(2),
 };
 
 /// `epoch.lifetime`.

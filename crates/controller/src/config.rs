@@ -22,7 +22,7 @@ use crate::pki::{Credential, Ppk, TrustedAuthorities};
 pub use epoch::{EpochConfig, PingConfig, Proof, ServerRekey};
 pub use half_open::HalfOpenConfig;
 pub use path::PathConfig;
-pub(crate) use recovery::{BACK_OFF_PERCENT_MAX, REKEY_PATIENCE};
+pub(crate) use recovery::{BACK_OFF_PERCENT_MAX, BUSY_PATIENCE, CONNECT_PATIENCE, REKEY_PATIENCE};
 pub use recovery::{ROUND_TRIP_MAX, RecoveryConfig};
 
 mod addressing;

@@ -28,6 +28,9 @@ use crate::{REQIDS, Timestamp};
 
 use registry::Registry;
 
+/// A timer that is so late means that the machine was suspended, or this program was not run.
+const OVERSLEPT: Duration = Duration::from_secs(5);
+
 /// How long a stop waits for the peers' and the kernel's answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,8 @@ pub struct Controller {
     gating: Gating,
     phase: Phase,
     now: Timestamp,
+    /// When the shell was asked to come back at the latest.
+    wake_at: Option<Timestamp>,
 }
 
 /// The run's course.
@@ -89,6 +94,7 @@ impl Controller {
             gating: Gating::Proven,
             phase: Phase::Fresh,
             now: Timestamp::ZERO,
+            wake_at: None,
         }
     }
 
@@ -114,6 +120,10 @@ impl Controller {
     /// Time never goes back: an earlier `now` than before counts as the one before.
     pub fn handle(&mut self, input: Input, now: Timestamp) {
         self.now = self.now.max(now);
+        let wake_at = self.wake_at.take();
+        if wake_at.is_some_and(|at| self.now > at + OVERSLEPT) {
+            self.each_tunnel(Tunnel::resumed);
+        }
         match input {
             Input::Datagram(datagram) => self.ike.handle_datagram(&datagram, self.now),
             Input::XfrmDone { op, result } => self.xfrm_done(op, result),
@@ -184,6 +194,7 @@ impl Controller {
             .into_iter()
             .flatten()
             .min_by_key(|due| due.0);
+        self.wake_at = earliest.map(|(at, _)| at);
         match earliest {
             Some((at, why)) => Output::Wait(Some(at), why),
             None => Output::Wait(None, WakeReason::Idle),

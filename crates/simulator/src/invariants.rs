@@ -3,7 +3,7 @@
 use std::fmt;
 
 use epochgate_controller::Timestamp;
-use epochgate_controller::config::Role;
+use epochgate_controller::config::{Proof, Role};
 use epochgate_controller::io::SaId;
 
 use crate::kernel::Drop;
@@ -71,10 +71,12 @@ pub(crate) fn check_all(world: &World) -> Result<(), Violation> {
     time_moves_on(world)
 }
 
-/// I1: on a client no packet but a control ping leaves on an epoch that is not at least out-proven.
+/// I1: on a client no packet but a control ping leaves on an epoch that is not at least out-proven,
+/// or, where the tunnel takes any packet for a proof, before one has arrived on it.
 fn nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world: &World) -> Result<(), Violation> {
     for (node, sa, packet) in left_through_epochs(world) {
         let unproven = role(node, sa) == Some(Role::Client) && !node.out_proven.contains(&sa);
+        let unproven = unproven && !is_proven_by_arrival(node, sa);
         if unproven && !is_control_ping(node, packet) {
             return Err(world.violation("I1", format!("{packet:?} left on unproven {sa:?}")));
         }
@@ -173,6 +175,14 @@ fn left_through_epochs(world: &World) -> impl Iterator<Item = (&Node, SaId, &Pac
 fn role(node: &Node, outbound: SaId) -> Option<Role> {
     let epoch = node.epochs.get(&outbound)?;
     node.role(&epoch.tunnel)
+}
+
+fn is_proven_by_arrival(node: &Node, outbound: SaId) -> bool {
+    node.epochs.get(&outbound).is_some_and(|epoch| {
+        let tunnel = node.tunnel(&epoch.tunnel);
+        tunnel.is_some_and(|tunnel| tunnel.ping.proof == Proof::AnyInbound)
+            && node.arrived.contains(&epoch.inbound)
+    })
 }
 
 fn is_control_ping(node: &Node, packet: &Packet) -> bool {

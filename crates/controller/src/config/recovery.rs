@@ -14,14 +14,14 @@ pub(crate) const REKEY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a new IKE SA may take before another one is tried beside it. Long enough for three
 /// transmissions; one that is slow, and not lost, still counts when it comes.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest wait between attempts with its jitter, in percent of the wait.
 pub(crate) const BACK_OFF_PERCENT_MAX: u32 = 125;
 
 /// An open epoch gets so many times `ping.attempts` pings while other packets still arrive on it: a
 /// full queue on the way delays replies, and only the way out can have failed.
-const BUSY_PATIENCE: u32 = 2;
+pub(crate) const BUSY_PATIENCE: u32 = 2;
 
 /// Round trips from the first packet of a new IKE SA to the proof of its epoch: IKE_SA_INIT, the
 /// same with a cookie, the same with another group, IKE_AUTH, and a control ping.
@@ -43,11 +43,11 @@ pub struct RecoveryConfig {
 }
 
 impl Default for RecoveryConfig {
-    /// A server that was away for an hour is asked every three seconds.
+    /// A server that was away for an hour is asked every five seconds or so.
     fn default() -> Self {
         Self {
             back_off: Duration::from_millis(250),
-            back_off_max: Duration::from_secs(3),
+            back_off_max: Duration::from_secs(2),
         }
     }
 }
@@ -66,7 +66,8 @@ impl TunnelConfig {
     /// 2. *A new epoch is dead*: the peer has forgotten it before it was proven. Its pings are
     ///    unanswered; the wait, after many failures, is the longest one. Then a rekey as before.
     /// 3. *A new IKE SA is dead*: the peer answered IKE_SA_INIT and has forgotten that. Another
-    ///    attempt follows after the longest wait.
+    ///    attempt follows after the longest wait, and begins with a rekey where an older IKE SA
+    ///    seemed to live.
     ///
     /// Each ends with the round trips of a new IKE SA and its epoch's first ping. The second ping is
     /// reckoned with as well: a server that holds does not answer the first one of an IPv6 tunnel.
@@ -104,7 +105,7 @@ impl TunnelConfig {
         let dead_session = sum([
             CONNECT_PATIENCE,
             jittered(back_off_max),
-            Duration::ZERO,
+            REKEY_PATIENCE,
             Duration::ZERO,
         ]);
         unnoticed.max(dead_epoch).max(dead_session)

@@ -141,6 +141,9 @@ impl Authenticating {
         message: &Message,
         datagram: &Datagram,
     ) -> Next {
+        if self.in_flight.is_disowned_by(message) {
+            ctx.event(self.name, IkeEvent::Forgotten);
+        }
         let received = self
             .session
             .receive(ctx, message, datagram, Some(&self.in_flight));

@@ -57,6 +57,8 @@ impl Context<'_> {
             IkeEvent::PathChanged(_)
             | IkeEvent::Rekeyed(_)
             | IkeEvent::AuthenticatedUntil(_)
+            | IkeEvent::Alive
+            | IkeEvent::Forgotten
             | IkeEvent::Closed(_) => Some(event.clone()),
             IkeEvent::Joined(_)
             | IkeEvent::Child(_)
@@ -69,7 +71,7 @@ impl Context<'_> {
             | IkeEvent::ChildUnknownToPeer(_)
             | IkeEvent::KeepaliveDue(_)
             | IkeEvent::RekeyRefused(_)
-            | IkeEvent::Alive => None,
+            | IkeEvent::RekeyIgnored(_) => None,
         };
         let is_over = matches!(event, IkeEvent::Closed(_));
         let sa = name.id;

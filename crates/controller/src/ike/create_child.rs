@@ -8,6 +8,7 @@ use epochgate_ike_wire::{
     ExchangeType, KeyExchange as KeyExchangePayload, Nonce, Notify, NotifyType, Payload, Protocol,
 };
 
+use crate::config::{Role, ServerRekey};
 use crate::crypto::{Group, KeyExchange};
 use crate::io::Spi;
 
@@ -78,6 +79,11 @@ impl Creating {
 
 /// Why the peer's request is refused.
 enum Denial {
+    /// A rekey that the server began and that the client does by itself instead. TEMPORARY_FAILURE is
+    /// the one refusal that ends nothing (RFC 7296 §2.25): NO_PROPOSAL_CHOSEN and NO_ADDITIONAL_SAS
+    /// say that the Child SA cannot be rekeyed here at all, whereupon a peer may start the whole IKE
+    /// SA anew.
+    Ignored(TunnelId, ChildId),
     /// The tunnel hears of it: both configurations must change.
     Refused(NotifyType, Refused),
     Answer(Vec<Payload>),
@@ -332,6 +338,10 @@ impl Established {
                 ctx.event(self.name, IkeEvent::OfferRefused(what));
                 return self.respond(ctx, reply_to, &only(kind));
             }
+            Err(Denial::Ignored(tunnel, child)) => {
+                ctx.event(self.name_for(tunnel), IkeEvent::RekeyIgnored(child));
+                return self.respond(ctx, reply_to, &only(NotifyType::TEMPORARY_FAILURE));
+            }
             Err(Denial::Answer(payloads)) => return self.respond(ctx, reply_to, &payloads),
             Err(Denial::Syntax) => return self.malformed_request(ctx, reply_to),
         };
@@ -381,6 +391,12 @@ impl Established {
         }
         let config = self.config_of(ctx, tunnel);
         let config = config.ok_or(Refusal::Notify(NotifyType::TEMPORARY_FAILURE))?;
+        if let Some(child) = replaces
+            && config.role == Role::Client
+            && config.epoch.server_rekey == ServerRekey::Ignore
+        {
+            return Err(Denial::Ignored(tunnel, child));
+        }
         let (agreed, proposal, selectors) =
             child::answer(ctx, &config, payloads, ChildKeyExchange::AsConfigured)?;
         let theirs = payloads.nonce.as_ref().ok_or(Denial::Syntax)?;

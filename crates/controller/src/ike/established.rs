@@ -433,6 +433,9 @@ impl Established {
             return self.stay();
         }
         let in_flight = self.outstanding.as_ref().map(|it| &it.in_flight);
+        if in_flight.is_some_and(|it| it.is_disowned_by(message)) {
+            ctx.event(self.name, IkeEvent::Forgotten);
+        }
         match self.session.receive(ctx, message, datagram, in_flight) {
             Received::Nothing => self.stay(),
             Received::Request(request) => {

@@ -73,11 +73,13 @@ impl Default for Limits {
             cookie_secret_lifetime: Duration::from_secs(60),
             sas_per_tunnel_max: 8,
             children_max: 12,
-            // Sent after 0, 0.5, 1.5, 3.5, 7.5, 15.5 and 23.5 seconds, given up after 31.5.
+            // Sent after 0, 0.5, 1.5, 3.5, 5.5 … 29.5 seconds, given up after 31.5: more than a dozen
+            // times (RFC 7296 §2.4), and never so seldom that a network which is whole again waits
+            // for it. Whoever waits for traffic does not wait so long (`tunnel::ladder`).
             retransmission: Retransmission {
                 first: Duration::from_millis(500),
-                longest: Duration::from_secs(8),
-                transmissions: 7,
+                longest: Duration::from_secs(2),
+                transmissions: 17,
             },
             // Sent after 0, 0.5 and 1.5 seconds, given up after 3.5.
             farewell: Retransmission {

@@ -213,6 +213,11 @@ pub(crate) enum IkeEvent {
     ChildUnknownToPeer(ChildId),
     /// The peer answered a liveness check, or anything else that needed its keys.
     Alive,
+    /// Somebody answered our request with INVALID_IKE_SPI. That is not protected: it may be a peer
+    /// that has restarted, or a lie (RFC 7296 §2.21.4).
+    Forgotten,
+    /// We refused the server's rekey of this Child SA, as `epoch.server-rekey` says.
+    RekeyIgnored(ChildId),
     /// The path changed: the peer's authenticated messages come from elsewhere (RFC 7296 §2.23).
     PathChanged(Path),
     /// We are behind a NAT and have sent no IKE message on this path for `path.nat-keepalive`: if

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use epochgate_ike_wire::{
-    EncodeError, EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message, Payload,
-    decode_payloads, encrypted_header,
+    EncodeError, EncryptedFragment, ExchangeType, Flags, Header, IkeSpi, Message, NotifyType,
+    Payload, decode_payloads, encrypted_header,
 };
 
 use crate::Timestamp;
@@ -71,6 +71,19 @@ pub(super) struct InFlight {
     message_id: u32,
     sealed: Sealed,
     timer: Retransmit,
+}
+
+impl InFlight {
+    /// Whether a message says that nobody knows the IKE SA of this request. Anybody can say that who
+    /// has seen the request.
+    pub(super) fn is_disowned_by(&self, message: &Message) -> bool {
+        let header = &message.header;
+        let is_disowning = |payload: &Payload| matches!(payload, Payload::Notify(it) if it.kind == NotifyType::INVALID_IKE_SPI);
+        header.flags.response
+            && header.message_id == self.message_id
+            && header.exchange == self.exchange
+            && message.payloads.iter().any(is_disowning)
+    }
 }
 
 /// A request of the peer that was opened.

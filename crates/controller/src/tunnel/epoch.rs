@@ -110,6 +110,21 @@ pub(crate) struct Proving {
     pub(crate) chases: u32,
     /// All attempts went unanswered; it is pinged on, slowly, until it is replaced.
     pub(crate) failed: bool,
+    /// What it replaces was deleted, so that a peer which answers there moves here.
+    pub(crate) cleared: bool,
+}
+
+impl Proving {
+    /// Whose first ping is due at `first`; `None`: not before the series is restarted.
+    pub(crate) fn from(first: Option<Timestamp>) -> Self {
+        Self {
+            pings: first.map_or_else(PingSeries::default, PingSeries::starting),
+            out_proven: false,
+            chases: 0,
+            failed: false,
+            cleared: false,
+        }
+    }
 }
 
 /// An epoch that may carry traffic.
@@ -128,10 +143,48 @@ pub(crate) struct Usable {
 pub(crate) enum Check {
     /// No reason to ask before then.
     Quiet { until: Timestamp },
-    /// Nothing was received for a while: it is pinged (R7).
-    Pinging(PingSeries),
+    /// Its last proof is a while ago: it is pinged (R7).
+    Pinging(Probe),
     /// Its pings went unanswered: it carries nothing, but may come back to life.
     Doubted(PingSeries),
+}
+
+/// Pings of a usable epoch, and what arrives on it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) pings: PingSeries,
+    /// The inbound SA's packet counter at the first ping.
+    baseline: Option<u64>,
+    /// Something arrived since.
+    pub(crate) busy: bool,
+    /// Traffic waits for the answer.
+    pub(crate) holds: bool,
+}
+
+impl Probe {
+    /// Whose first ping is due now.
+    pub(crate) fn starting(now: Timestamp) -> Self {
+        Self {
+            pings: PingSeries::starting(now),
+            baseline: None,
+            busy: false,
+            holds: false,
+        }
+    }
+
+    /// The same, while traffic waits for its end.
+    pub(crate) fn holding(now: Timestamp) -> Self {
+        Self {
+            holds: true,
+            ..Self::starting(now)
+        }
+    }
+
+    /// The inbound SA's packet counter, as it was read now.
+    pub(crate) fn count(&mut self, packets: u64) {
+        let baseline = *self.baseline.get_or_insert(packets);
+        self.busy |= packets > baseline;
+    }
 }
 
 impl Epoch {
@@ -187,7 +240,11 @@ impl Epoch {
     /// Whether traffic may use it now.
     pub(crate) fn is_usable(&self) -> bool {
         match &self.stage {
-            Stage::Usable(usable) => !matches!(usable.check, Check::Doubted(_)),
+            Stage::Usable(usable) => match &usable.check {
+                Check::Quiet { .. } => true,
+                Check::Pinging(probe) => !probe.holds,
+                Check::Doubted(_) => false,
+            },
             Stage::Installing(_)
             | Stage::Proving(_)
             | Stage::Awaiting { .. }
@@ -195,12 +252,27 @@ impl Epoch {
         }
     }
 
-    /// Whether it may yet become usable by itself: installing, pinged and not failed, or awaited.
+    /// Whether it carried traffic, and carries none because its pings are unanswered.
+    pub(crate) fn is_doubted(&self) -> bool {
+        matches!(
+            &self.stage,
+            Stage::Usable(Usable {
+                check: Check::Doubted(_),
+                ..
+            })
+        )
+    }
+
+    /// Whether it may yet become usable by itself: installing, awaited, or pinged and not failed.
     pub(crate) fn is_candidate(&self) -> bool {
         match &self.stage {
             Stage::Installing(_) | Stage::Awaiting { .. } => true,
             Stage::Proving(proving) => !proving.failed,
-            Stage::Usable(_) | Stage::Draining { .. } => false,
+            Stage::Usable(usable) => match &usable.check {
+                Check::Pinging(probe) => probe.holds,
+                Check::Quiet { .. } | Check::Doubted(_) => false,
+            },
+            Stage::Draining { .. } => false,
         }
     }
 
@@ -214,7 +286,8 @@ impl Epoch {
             Stage::Proving(proving) => Some(&mut proving.pings),
             Stage::Awaiting { pings, .. } => pings.as_mut(),
             Stage::Usable(usable) => match &mut usable.check {
-                Check::Pinging(pings) | Check::Doubted(pings) => Some(pings),
+                Check::Pinging(probe) => Some(&mut probe.pings),
+                Check::Doubted(pings) => Some(pings),
                 Check::Quiet { .. } => None,
             },
             Stage::Installing(_) | Stage::Draining { .. } => None,

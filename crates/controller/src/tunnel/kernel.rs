@@ -186,6 +186,11 @@ impl Tunnel {
                 };
                 self.answer_all(|wish| matches!(wish, Wish::Removed), &outcome, cx);
             }
+            Awaited::Presence(sa) => {
+                if let Err(XfrmError::Missing(_)) = result {
+                    self.sa_lost(sa, "it is gone from the kernel", cx);
+                }
+            }
             Awaited::Tidying => {
                 if let Err(error) = result {
                     self.attention(error.to_string(), cx);
@@ -317,6 +322,7 @@ impl Tunnel {
             self.attention(reason, cx);
         }
         self.retire_before(open, cx);
+        self.abandon_attempts(0, cx);
         self.sync_routes(cx);
     }
 
@@ -373,10 +379,27 @@ impl Tunnel {
                 self.restore_policies(cx);
             }
             XfrmEvent::MappingChanged { sa, source } => self.mapping_changed(sa, source, cx),
-            XfrmEvent::Overrun => self.restore_policies(cx),
+            XfrmEvent::Overrun => {
+                self.restore_policies(cx);
+                self.look_for_sas(cx);
+            }
         }
         self.settle(cx);
         self.sweep(cx);
+    }
+
+    /// Sees whether the kernel still has the SAs that it ought to have.
+    fn look_for_sas(&self, cx: &mut Context<'_>) {
+        for epoch in self.epochs.iter().filter(|epoch| !epoch.is_draining()) {
+            let there = [
+                (epoch.in_kernel.inbound, epoch.inbound),
+                (epoch.in_kernel.outbound, epoch.outbound),
+            ];
+            for (_, sa) in there.into_iter().filter(|(there, _)| *there) {
+                let owner = Owner::Tunnel(self.id, Awaited::Presence(sa));
+                cx.out.xfrm(owner, XfrmOp::ReadPackets(sa));
+            }
+        }
     }
 
     /// The SAs of all its epochs.

@@ -9,7 +9,9 @@ use super::gate::{Gate, Position};
 use super::proof::random;
 use super::{Context, Session, Tunnel, Wish};
 use crate::Timestamp;
-use crate::config::{BACK_OFF_PERCENT_MAX, REKEY_PATIENCE, RecoveryConfig, Start};
+use crate::config::{
+    BACK_OFF_PERCENT_MAX, CONNECT_PATIENCE, REKEY_PATIENCE, RecoveryConfig, Start,
+};
 use crate::event::EventKind;
 use crate::ike::{ChildId, IkeSaId};
 use crate::io::{CommandOutcome, Output};
@@ -22,6 +24,9 @@ const FAILED_EPOCHS_MAX: u32 = 2;
 
 /// Doublings of the back-off at most: one second becomes days.
 const DOUBLINGS_MAX: u32 = 20;
+
+/// Unanswered attempts after which an operator who waits is told.
+const OPERATOR_ATTEMPTS: u32 = 3;
 
 /// How long the shell may take to find a source address.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +58,8 @@ pub(super) enum Effort {
 impl Effort {
     pub(super) fn due(&self) -> Option<Timestamp> {
         match self {
-            Self::Rest | Self::Connecting { .. } => None,
+            Self::Rest => None,
+            Self::Connecting { since, .. } => Some(*since + CONNECT_PATIENCE),
             Self::FindingSource { since } => Some(*since + SOURCE_PATIENCE),
             Self::Rekeying { since, .. } => Some(*since + REKEY_PATIENCE),
             Self::PutOff { until, .. } | Self::BackingOff { until } => Some(*until),
@@ -95,7 +101,8 @@ impl Tunnel {
     pub(super) fn pursue(&mut self, why: &str, cx: &mut Context<'_>) {
         match (&self.effort, &self.gate) {
             (Effort::Rest, Gate::Present(_)) => {}
-            (Effort::BackingOff { .. }, Gate::Present(_)) if self.operator_waits() => {}
+            (Effort::BackingOff { .. }, Gate::Present(_))
+                if self.operator_waits() && self.failures == 0 => {}
             (_, _) => return,
         }
         if self.ending.is_some() || self.epochs.iter().any(super::Epoch::is_candidate) {
@@ -106,11 +113,13 @@ impl Tunnel {
         if self.join(session, cx) {
             return;
         }
-        let spent = self.failed_epochs >= FAILED_EPOCHS_MAX && self.may_connect();
+        let spent = self.failed_epochs >= FAILED_EPOCHS_MAX
+            || session.is_some_and(|session| self.is_silent(session));
         match session {
-            Some(session) if !spent => self.rekey_on(session, why, cx),
+            Some(session) if !(spent && self.may_connect()) => self.rekey_on(session, why, cx),
             Some(_) | None => {
                 if self.may_connect() {
+                    // Should that fail, what there is gets its chance again.
                     self.failed_epochs = 0;
                     self.connect(cx);
                 }
@@ -161,6 +170,78 @@ impl Tunnel {
             .iter()
             .filter(|session| session.peer.is_some() && cx.ike.is_established(session.id));
         established.map(|session| session.id).max()
+    }
+
+    /// Whether the latest request on an IKE SA was not answered in time, and nothing came since.
+    fn is_silent(&self, session: IkeSaId) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.any(|known| known.id == session && known.silent)
+    }
+
+    /// The peer said something authentic on this IKE SA: requests on it are answered again.
+    pub(super) fn heard(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
+        let known = self.sessions.iter_mut().find(|known| known.id == session);
+        if let Some(known) = known
+            && std::mem::take(&mut known.silent)
+        {
+            self.hurry(cx);
+        }
+    }
+
+    /// Somebody says that the peer knows nothing of this IKE SA (INVALID_IKE_SPI, RFC 7296 §2.21.4).
+    /// It is not authenticated: nothing is given up for it, but what would be tried sooner or later
+    /// is tried now.
+    pub(super) fn forgotten(&mut self, session: IkeSaId, cx: &mut Context<'_>) {
+        match self.effort {
+            Effort::Connecting { session: of, .. } if of == session => {
+                let reason = "the peer knows nothing of the IKE SA (INVALID_IKE_SPI)".to_owned();
+                self.effort_failed(reason, cx);
+            }
+            Effort::Rekeying { session: of, .. } if of == session => self.unanswered_rekey(cx),
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::Connecting { .. }
+            | Effort::Rekeying { .. }
+            | Effort::PutOff { .. }
+            | Effort::BackingOff { .. } => {
+                if self.proves()
+                    && let Position::Open(number) = self.chosen()
+                {
+                    self.ask(number, cx);
+                }
+            }
+        }
+    }
+
+    /// There is news: what waits to try again need not wait for long.
+    pub(super) fn hurry(&mut self, cx: &mut Context<'_>) {
+        self.failures = 0;
+        let soon = cx.now + self.back_off(cx);
+        match &mut self.effort {
+            Effort::BackingOff { until } | Effort::PutOff { until, .. } => {
+                *until = soon.min(*until);
+            }
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::Connecting { .. }
+            | Effort::Rekeying { .. } => {}
+        }
+    }
+
+    /// The server wanted to rekey this Child SA and was refused: we do it (R9).
+    pub(super) fn rekey_instead(&mut self, session: IkeSaId, child: ChildId, cx: &mut Context<'_>) {
+        let is_open = self.chosen_child() == Some(child);
+        if is_open && self.live_session(cx) == Some(session) {
+            self.pursue("the server wants it", cx);
+        }
+    }
+
+    /// The Child SA of the epoch that traffic ought to use.
+    fn chosen_child(&self) -> Option<ChildId> {
+        match self.chosen() {
+            Position::Held => None,
+            Position::Open(number) => self.epoch(number).map(|epoch| epoch.child),
+        }
     }
 
     fn rekey_on(&mut self, session: IkeSaId, why: &str, cx: &mut Context<'_>) {
@@ -228,6 +309,7 @@ impl Tunnel {
 
     fn connect_from(&mut self, local: IpAddr, remote: IpAddr, cx: &mut Context<'_>) {
         self.close_failed_sessions(cx);
+        self.abandon_attempts(1, cx);
         let session = cx.ike.connect(
             self.id,
             SocketAddr::new(local, IKE_PORT),
@@ -251,13 +333,25 @@ impl Tunnel {
 
     /// What was under way came to nothing: try again after a while, for ever.
     pub(super) fn effort_failed(&mut self, reason: String, cx: &mut Context<'_>) {
-        let wait = self.back_off(cx);
-        self.failures = self.failures.saturating_add(1);
         self.answer_all(
             |wish| !matches!(wish, Wish::Removed),
             &CommandOutcome::Failed(format!("tunnel {}: {reason}", self.config.name)),
             cx,
         );
+        self.retry_after(reason, cx);
+    }
+
+    /// Tries again after a while. An operator who waits is told after some attempts.
+    fn retry_after(&mut self, reason: String, cx: &mut Context<'_>) {
+        let wait = self.back_off(cx);
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= OPERATOR_ATTEMPTS {
+            self.answer_all(
+                |wish| !matches!(wish, Wish::Removed),
+                &CommandOutcome::Failed(format!("tunnel {}: {reason}", self.config.name)),
+                cx,
+            );
+        }
         self.event(
             cx,
             None,
@@ -290,23 +384,15 @@ impl Tunnel {
             return;
         }
         match self.effort {
-            Effort::Rest | Effort::Connecting { .. } => {}
+            Effort::Rest => {}
+            Effort::Connecting { .. } => {
+                // It goes on beside the next one, for peers that are slow.
+                self.retry_after(self.no_answer(), cx);
+            }
             Effort::FindingSource { .. } => {
                 self.effort_failed("no local address was found".into(), cx);
             }
-            Effort::Rekeying { session, child, .. } => {
-                if self.chosen() == Position::Held && self.may_connect() {
-                    self.effort = Effort::Rest;
-                    self.failed_epochs = FAILED_EPOCHS_MAX;
-                    self.pursue("the rekey is not answered", cx);
-                } else {
-                    self.effort = Effort::Rekeying {
-                        session,
-                        child,
-                        since: cx.now,
-                    };
-                }
-            }
+            Effort::Rekeying { .. } => self.unanswered_rekey(cx),
             Effort::PutOff { child, .. } => self.resume(child, cx),
             Effort::BackingOff { .. } => {
                 self.effort = Effort::Rest;
@@ -316,6 +402,22 @@ impl Tunnel {
                     self.pursue("again", cx);
                 }
             }
+        }
+    }
+
+    /// A rekey is not answered. Where traffic waits, a new IKE SA is tried beside it; else there is
+    /// time for IKE's own retransmissions.
+    fn unanswered_rekey(&mut self, cx: &mut Context<'_>) {
+        let Effort::Rekeying { session, since, .. } = &mut self.effort else {
+            return;
+        };
+        *since = cx.now;
+        for known in &mut self.sessions {
+            known.silent |= known.id == *session;
+        }
+        if self.chosen() == Position::Held && self.may_connect() {
+            self.effort = Effort::Rest;
+            self.pursue("the rekey is not answered", cx);
         }
     }
 

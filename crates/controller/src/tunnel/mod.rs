@@ -5,6 +5,7 @@
 //! ([`Tunnel::chosen`]); [`Tunnel::settle`] moves the kernel there.
 
 mod addressing;
+mod asking;
 pub(crate) mod epoch;
 pub(crate) mod gate;
 mod gating;
@@ -24,7 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoch::{Check, Epoch, Stage};
+use epoch::{Check, Epoch, Probe, Stage};
 use gate::{Gate, Position};
 pub(crate) use gating::Gating;
 use ladder::Effort;
@@ -80,6 +81,8 @@ pub(crate) enum Awaited {
     Departure { epoch: EpochNumber, path: Path },
     /// The policies out of the kernel.
     Removal,
+    /// A packet counter, to see whether the SA is there at all.
+    Presence(SaId),
     /// Something whose failure changes nothing: thresholds, policies written anew.
     Tidying,
 }
@@ -101,6 +104,8 @@ struct Session {
     peer: Option<Peer>,
     /// When a new one is to be made beside it.
     renew_at: Option<Timestamp>,
+    /// The latest request was not answered in time: rekeys are no use until something comes.
+    silent: bool,
 }
 
 impl Session {
@@ -110,6 +115,7 @@ impl Session {
             id,
             peer: None,
             renew_at: None,
+            silent: false,
         }
     }
 }
@@ -250,6 +256,7 @@ impl Tunnel {
         self.wish(command, Wish::Open, cx);
         self.start(&BTreeSet::new(), cx);
         self.wanted = true;
+        self.failures = 0;
         self.pursue("asked for", cx);
     }
 
@@ -267,6 +274,7 @@ impl Tunnel {
         let open = self.gate.open_epoch().unwrap_or(EpochNumber(0));
         self.wish(command, Wish::SwitchBeyond(open), cx);
         self.wanted |= self.config.remote.address.is_some();
+        self.failures = 0;
         self.pursue("asked for", cx);
     }
 
@@ -371,6 +379,7 @@ impl Tunnel {
         self.announce(cx);
         self.sync_routes(cx);
         self.look_for_paths(cx);
+        self.hurry(cx);
         let blocked: Vec<EpochNumber> = self
             .epochs
             .iter()
@@ -382,6 +391,23 @@ impl Tunnel {
                 pings.restart(cx.now);
             }
         }
+    }
+
+    /// The machine slept, or this program did not run: nobody knows what became of the epochs.
+    pub(crate) fn resumed(&mut self, cx: &mut Context<'_>) {
+        let proves = self.proves();
+        for epoch in &mut self.epochs {
+            if let Stage::Usable(usable) = &mut epoch.stage {
+                usable.check = if proves {
+                    Check::Pinging(Probe::holding(cx.now))
+                } else {
+                    Check::Quiet { until: cx.now }
+                };
+            }
+        }
+        self.hurry(cx);
+        self.settle(cx);
+        self.handle_timeout(cx);
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
@@ -417,7 +443,10 @@ impl Tunnel {
                     at(usable.rekey_at);
                     match &usable.check {
                         Check::Quiet { until } => at(*until),
-                        Check::Pinging(pings) | Check::Doubted(pings) => {
+                        Check::Pinging(probe) => {
+                            probe.pings.due().into_iter().for_each(&mut at);
+                        }
+                        Check::Doubted(pings) => {
                             pings.due().into_iter().for_each(&mut at);
                         }
                     }

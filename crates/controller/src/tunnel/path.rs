@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::epoch::{Epoch, Proving, Relocation, Stage};
 use super::gate::{Gate, Position};
-use super::ping::PingSeries;
 use super::{Awaited, Context, Tunnel};
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::{IkeSaId, Path};
@@ -109,12 +108,8 @@ impl Tunnel {
         }
         for epoch in &mut self.epochs {
             if epoch.session == session && matches!(epoch.stage, Stage::Usable(_)) {
-                epoch.stage = Stage::Proving(Proving {
-                    pings: PingSeries::starting(cx.now + STRANDED_PATIENCE),
-                    out_proven: false,
-                    chases: 0,
-                    failed: false,
-                });
+                let first = cx.now + STRANDED_PATIENCE;
+                epoch.stage = Stage::Proving(Proving::from(Some(first)));
             }
         }
         self.settle(cx);
@@ -163,12 +158,7 @@ impl Tunnel {
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
         };
         if must_prove {
-            epoch.stage = Stage::Proving(Proving {
-                pings: PingSeries::default(),
-                out_proven: false,
-                chases: 0,
-                failed: false,
-            });
+            epoch.stage = Stage::Proving(Proving::from(None));
         }
         epoch.relocation = Some(Relocation {
             path,
@@ -336,11 +326,8 @@ impl Tunnel {
         };
         let number = epoch.number;
         cx.ike.mapping_changed(epoch.session, source, cx.now);
-        if self.is_client() && self.chosen() == Position::Open(number) {
-            cx.out.xfrm(
-                Owner::Tunnel(self.id, Awaited::Arrival(number)),
-                XfrmOp::ReadPackets(sa),
-            );
+        if self.proves() && self.chosen() == Position::Open(number) {
+            self.ask(number, cx);
         }
     }
 

@@ -1,47 +1,31 @@
-//! Proving epochs: control pings, what their replies prove, and what a waiting server waits for
-//! (R2, R4, R7, R8).
+//! What proves an epoch: the replies to control pings ([`super::asking`] sends them), what arrives on
+//! it, and what a waiting server waits for (R2, R4, R7, R8).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::epoch::{Check, Epoch, Proving, Stage, Usable};
+use super::epoch::{Check, Probe, Proving, Stage, Usable};
 use super::kernel::micros;
 use super::ping::PingSeries;
-use super::policies::Pair;
 use super::{Awaited, Context, Tunnel};
-use crate::Timestamp;
+use crate::config::Proof;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
-use crate::io::{ControlPing, Output, PingNonce, SaId, XfrmOp};
+use crate::io::{PingNonce, SaId, XfrmOp};
 use crate::outbox::Owner;
 
 /// As responder we have the new SAs before the initiator, who learns of them from our answer: a
 /// first ping right behind that answer would find no SA there.
 const RESPONDER_HEAD_START: Duration = Duration::from_millis(20);
 
-/// How many times `ping.attempts` pings an epoch gets that the peer started, while another is open.
-const RESPONDER_PATIENCE: u32 = 4;
-
 /// Pings sent at once after a reply that came through another epoch: the peer switches when the
 /// ping arrives, its kernel's reply may still be ahead of that switch.
 const CHASES_MAX: u32 = 1;
 
-/// The first half of a new epoch's pings wait no longer than so many round trips, if the time of one
-/// is known: the first ping of an IPv6 tunnel is lost on a server that holds (its kernel does not
-/// queue echo replies, `icmpv6_echo_reply`), and one that comes before the peer's SAs is too.
-const HASTE_ROUND_TRIPS: u32 = 3;
-
-/// But at least this long, for hosts that are busy.
-const HASTE_MIN: Duration = Duration::from_millis(20);
-
-/// Interval of pings on an epoch that failed, is in doubt or is awaited in vain, if `ping.interval` is shorter.
-const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
-
 /// How often a waiting server looks whether something arrived, in case the kernel's event was lost.
-const AWAIT_POLL: Duration = Duration::from_secs(1);
+pub(super) const AWAIT_POLL: Duration = Duration::from_secs(1);
 
-/// Silence on the open epoch after which a server asks over IKE whether its client lives, as a
-/// multiple of `ping.idle`: the client pings after one `idle` of its own.
+/// Silence on the open epoch after which a server asks whether its client lives, as a multiple of `ping.idle`: the client pings after one `idle` of its own.
 const SERVER_SILENCE_IDLES: u32 = 3;
 
 /// How long an old epoch may outlive the switch on a server whose client does not delete it.
@@ -73,16 +57,11 @@ impl Tunnel {
             }
         };
         if self.proves() {
-            self.set_stage(
-                number,
-                Stage::Proving(Proving {
-                    pings: PingSeries::starting(first_ping),
-                    out_proven: false,
-                    chases: 0,
-                    failed: false,
-                }),
-            );
+            self.set_stage(number, Stage::Proving(Proving::from(Some(first_ping))));
             self.follow_path(number, cx);
+            if first_arrived && self.takes_anything() {
+                self.first_arrived(number, cx);
+            }
             self.epoch_timeout(number, cx);
             return;
         }
@@ -113,240 +92,6 @@ impl Tunnel {
         self.epoch_timeout(number, cx);
     }
 
-    /// What is due on one epoch.
-    pub(super) fn epoch_timeout(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
-        let now = cx.now;
-        let attempts = self.config.ping.attempts;
-        let patient = self.attempts_of(number);
-        let idle = self.silence_allowed();
-        let is_chosen = self.chosen() == super::Position::Open(number);
-        let past = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
-        let Some(epoch) = self.epoch_mut(number) else {
-            return;
-        };
-        if epoch.relocation.is_some() {
-            return;
-        }
-        if !epoch.is_draining() && past(epoch.retire_at) {
-            self.retire(number, cx);
-            return;
-        }
-        let inbound = epoch.inbound;
-        let mut read = false;
-        let mut next = Next::Nothing;
-        match &mut epoch.stage {
-            Stage::Installing(_) | Stage::Draining { .. } => {}
-            Stage::Proving(proving) => {
-                if past(proving.pings.due()) {
-                    next = if proving.failed || proving.pings.sent() < patient {
-                        Next::Ping
-                    } else {
-                        Next::Unanswered
-                    };
-                }
-            }
-            Stage::Awaiting { poll_at, pings, .. } => {
-                if *poll_at <= now {
-                    *poll_at = now + AWAIT_POLL;
-                    read = true;
-                }
-                if let Some(series) = pings
-                    && past(series.due())
-                {
-                    next = Next::Ping;
-                }
-            }
-            Stage::Usable(usable) => {
-                match &mut usable.check {
-                    Check::Quiet { until } => {
-                        if *until <= now {
-                            *until = now + idle;
-                            read = true;
-                        }
-                    }
-                    Check::Pinging(series) => {
-                        if past(series.due()) {
-                            next = if series.sent() < attempts {
-                                Next::Ping
-                            } else {
-                                Next::Unanswered
-                            };
-                        }
-                    }
-                    Check::Doubted(series) => {
-                        if past(series.due()) {
-                            next = Next::Ping;
-                        }
-                    }
-                }
-                if usable.rekey_at <= now {
-                    usable.rekey_at = now + idle;
-                    if is_chosen {
-                        self.pursue("its lifetime is nearly over", cx);
-                    }
-                }
-            }
-        }
-        if read {
-            cx.out.xfrm(
-                Owner::Tunnel(self.id, Awaited::Arrival(number)),
-                XfrmOp::ReadPackets(inbound),
-            );
-        }
-        match next {
-            Next::Nothing => {}
-            Next::Ping => self.send_ping(number, cx),
-            Next::Unanswered => self.unanswered(number, cx),
-        }
-    }
-
-    /// Pings that a new epoch gets. The peer that started it has no SAs until it has our answer,
-    /// which IKE may have to repeat for seconds; while another epoch carries all traffic that is no
-    /// reason to start over.
-    fn attempts_of(&self, number: EpochNumber) -> u32 {
-        let attempts = self.config.ping.attempts;
-        let ours_alone = self
-            .epoch(number)
-            .is_none_or(|epoch| epoch.started_by == Side::Us);
-        if ours_alone || self.chosen() == super::Position::Held {
-            attempts
-        } else {
-            attempts.saturating_mul(RESPONDER_PATIENCE)
-        }
-    }
-
-    fn send_ping(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
-        let Some(epoch) = self.epoch(number) else {
-            return;
-        };
-        let (source, target) = match self.ping_addresses(epoch, cx) {
-            Ok(addresses) => addresses,
-            Err(why) => return self.cannot_ping(number, why, cx),
-        };
-        let ping = ControlPing {
-            nonce: PingNonce(random(cx)),
-            source,
-            target,
-            reqid: self.reqids.child,
-            sa: epoch.outbound,
-            outer_source: epoch.path.local.ip(),
-            if_id: self.if_id(),
-        };
-        let pinned = self.policies.pings(Some(epoch));
-        if !pinned.is_empty() {
-            let owner = Owner::Tunnel(self.id, Awaited::Tidying);
-            cx.out.xfrm(owner, XfrmOp::UpdatePolicies(pinned));
-        }
-        self.cannot_ping = None;
-        let interval = self.config.ping.interval;
-        let attempts = self.config.ping.attempts;
-        let now = cx.now;
-        let round_trip = self.counters.last_round_trip.or(self.ike_round_trip);
-        let Some(epoch) = self.epoch_mut(number) else {
-            return;
-        };
-        let slow = match &epoch.stage {
-            Stage::Proving(proving) => proving.failed,
-            Stage::Usable(usable) => matches!(usable.check, Check::Doubted(_)),
-            Stage::Awaiting { pings, .. } => {
-                pings.as_ref().is_some_and(|pings| pings.sent() >= attempts)
-            }
-            Stage::Installing(_) | Stage::Draining { .. } => false,
-        };
-        let proving = matches!(epoch.stage, Stage::Proving(_));
-        let Some(pings) = epoch.pings_mut() else {
-            return;
-        };
-        let interval = match round_trip {
-            _ if slow => interval.max(DOUBT_INTERVAL),
-            Some(time) if proving && pings.sent() < attempts / 2 => {
-                (time * HASTE_ROUND_TRIPS).max(HASTE_MIN).min(interval)
-            }
-            Some(_) | None => interval,
-        };
-        pings.note(ping.nonce, target, now, interval);
-        let attempt = pings.sent();
-        self.counters.pings_sent += 1;
-        cx.out.push(Output::Ping(ping));
-        if attempt <= attempts && !slow {
-            self.event(cx, Some(number), EventKind::PingSent { attempt });
-        }
-    }
-
-    /// There are no addresses to ping an epoch between. If the peer may yet agree to some, that epoch
-    /// has failed, and another one is tried (R5, R6); else it stays unproven until the host or its
-    /// configuration changes.
-    fn cannot_ping(&mut self, number: EpochNumber, why: NoPing, cx: &mut Context<'_>) {
-        let Some(epoch) = self.epoch_mut(number) else {
-            return;
-        };
-        if let Some(pings) = epoch.pings_mut() {
-            pings.pause();
-        }
-        let (reason, failed) = match (why, &mut epoch.stage) {
-            (NoPing::NotAgreed(reason), Stage::Proving(proving)) => {
-                (reason, !std::mem::replace(&mut proving.failed, true))
-            }
-            (NoPing::NotAgreed(reason) | NoPing::NotHere(reason), _) => (reason, false),
-        };
-        if self.cannot_ping.as_ref() != Some(&reason) {
-            self.attention(reason.clone(), cx);
-        }
-        self.cannot_ping = Some(reason.clone());
-        if failed {
-            self.epoch_failed(reason, cx);
-        }
-    }
-
-    /// Who pings whom: what the peer announces when it is epochgate, else `ping.target`.
-    fn ping_addresses(&self, epoch: &Epoch, cx: &Context<'_>) -> Result<(IpAddr, IpAddr), NoPing> {
-        let target = self.ping_target(Some(epoch)).ok_or_else(|| {
-            NoPing::NotHere(
-                "there is nothing to ping: the peer announces no address; set `ping.target` to an \
-                 address behind the peer that answers pings"
-                    .into(),
-            )
-        })?;
-        let same_family = |source: &IpAddr| source.is_ipv4() == target.is_ipv4();
-        let source = self
-            .config
-            .ping
-            .source
-            .filter(same_family)
-            .or_else(|| cx.host.inside(&self.config.local_traffic, Some(target)))
-            .ok_or_else(|| {
-                NoPing::NotHere(
-                    "there is nothing to ping from: no address of this host lies in \
-                     `traffic.local`; give the host one, or set `ping.source` to an address of this \
-                     host"
-                        .into(),
-                )
-            })?;
-        let pair = Pair {
-            local: source.into(),
-            remote: target.into(),
-        };
-        if epoch.covers(pair) {
-            Ok((source, target))
-        } else {
-            Err(NoPing::NotAgreed(format!(
-                "the peer did not agree to pings from {source} to {target}; make `traffic` of both \
-                 ends meet, or set `ping.source` and `ping.target` inside it"
-            )))
-        }
-    }
-
-    pub(super) fn ping_target(&self, epoch: Option<&Epoch>) -> Option<IpAddr> {
-        let announced = |epoch: &Epoch| {
-            let peer = self.peer_of(epoch.session).filter(|peer| peer.epochgate)?;
-            let said = [epoch.ping_address, peer.ping_address];
-            let mut fit = said.into_iter().flatten();
-            fit.find(|address| inside(*address, &self.config.remote_traffic))
-        };
-        let announced = epoch.and_then(announced);
-        announced.or(self.config.ping.target)
-    }
-
     /// A reply with a nonce of ours arrived; false if it is not this tunnel's.
     pub(crate) fn ping_replied(
         &mut self,
@@ -370,18 +115,6 @@ impl Tunnel {
             XfrmOp::ReadPackets(inbound),
         );
         true
-    }
-
-    /// A control ping could not even be sent; false if it is not this tunnel's.
-    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str) {
-        let mine = self
-            .epochs
-            .iter_mut()
-            .filter_map(Epoch::pings_mut)
-            .any(|pings| pings.knows(nonce));
-        if mine {
-            self.last_error = Some(format!("a control ping could not be sent: {error}"));
-        }
     }
 
     /// The inbound counter after a reply: it moved if the reply came through this epoch.
@@ -448,8 +181,8 @@ impl Tunnel {
         packets: Option<u64>,
         cx: &mut Context<'_>,
     ) {
-        let proves = self.proves();
-        let ask_again = cx.now + self.silence_allowed();
+        let lenient = !self.proves() || self.takes_anything();
+        let quiet_until = cx.now + self.silence_allowed();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
@@ -464,27 +197,61 @@ impl Tunnel {
                 if arrived {
                     self.first_packet(inbound, cx);
                 } else if *ask_at <= cx.now {
-                    *ask_at = ask_again;
+                    *ask_at = quiet_until;
                     cx.ike.check_liveness(session, cx.now);
+                }
+            }
+            Stage::Proving(_) => {
+                if arrived && lenient {
+                    self.first_packet(inbound, cx);
                 }
             }
             Stage::Usable(usable) => {
-                if arrived || !matches!(usable.check, Check::Quiet { .. }) {
-                    return;
-                }
-                if proves {
-                    usable.check = Check::Pinging(PingSeries::starting(cx.now));
-                    self.epoch_timeout(number, cx);
-                } else {
-                    cx.ike.check_liveness(session, cx.now);
+                let alive = match &mut usable.check {
+                    Check::Quiet { .. } => arrived,
+                    Check::Pinging(probe) => {
+                        probe.count(packets);
+                        lenient && probe.busy
+                    }
+                    Check::Doubted(_) => lenient && arrived,
+                };
+                if alive {
+                    usable.check = Check::Quiet { until: quiet_until };
+                    self.settle(cx);
+                } else if matches!(usable.check, Check::Quiet { .. }) {
+                    self.silent(number, cx);
                 }
             }
-            Stage::Installing(_) | Stage::Proving(_) | Stage::Draining { .. } => {}
+            Stage::Installing(_) | Stage::Draining { .. } => {}
         }
     }
 
-    /// Server: something authenticated arrived on an inbound SA (R8).
+    /// A server has heard nothing on its open epoch for long: it asks over IKE whether its client
+    /// lives, and pings it where it knows how, since ESP may be lost where IKE passes.
+    fn silent(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        cx.ike.check_liveness(epoch.session, cx.now);
+        if self.gating.proves() && self.ping_addresses(epoch, cx).is_ok() {
+            self.ask(number, cx);
+        }
+    }
+
+    /// Pings a usable epoch at once, unless it is being pinged.
+    pub(super) fn ask(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        if let Some(epoch) = self.epoch_mut(number)
+            && let Stage::Usable(usable) = &mut epoch.stage
+            && matches!(usable.check, Check::Quiet { .. })
+        {
+            usable.check = Check::Pinging(Probe::starting(cx.now));
+            self.epoch_timeout(number, cx);
+        }
+    }
+
+    /// Something authenticated arrived on an inbound SA that was to report it (R8, `ping.proof`).
     pub(super) fn first_packet(&mut self, inbound: SaId, cx: &mut Context<'_>) {
+        let quiet_until = cx.now + self.silence_allowed();
         let Some(epoch) = self
             .epochs
             .iter_mut()
@@ -499,8 +266,15 @@ impl Tunnel {
                 installing.first_arrived = true;
                 false
             }
-            Stage::Awaiting { .. } => true,
-            Stage::Proving(_) | Stage::Usable(_) | Stage::Draining { .. } => return,
+            Stage::Awaiting { .. } | Stage::Proving(_) => true,
+            Stage::Usable(usable) => {
+                if !matches!(usable.check, Check::Doubted(_)) {
+                    return;
+                }
+                usable.check = Check::Quiet { until: quiet_until };
+                false
+            }
+            Stage::Draining { .. } => return,
         };
         cx.out.xfrm(
             Owner::Tunnel(self.id, Awaited::Tidying),
@@ -532,7 +306,7 @@ impl Tunnel {
         let check = if proven || !proves {
             Check::Quiet { until: quiet_until }
         } else {
-            Check::Pinging(PingSeries::starting(now))
+            Check::Pinging(Probe::starting(now))
         };
         epoch.stage = Stage::Usable(Usable {
             proven,
@@ -543,16 +317,27 @@ impl Tunnel {
     }
 
     /// All pings of a series went unanswered.
-    fn unanswered(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
-        let slowly = cx.now + self.config.ping.interval.max(DOUBT_INTERVAL);
+    pub(super) fn unanswered(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
+        let slowly = cx.now + self.slow_interval();
+        let soon = cx.now + self.config.ping.interval;
+        let proves = self.proves();
         let foreign = !self.peer_is_epochgate(number);
+        let may_clear = foreign && self.takes_anything() && self.replaces_usable(number);
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
+        let (inbound, session) = (epoch.inbound, epoch.session);
         match &mut epoch.stage {
             Stage::Proving(proving) => {
                 if proving.out_proven && foreign {
                     self.make_usable(number, false, cx);
+                    return;
+                }
+                if may_clear && !proving.cleared {
+                    // Such a peer sends on the old epoch until that is deleted.
+                    proving.cleared = true;
+                    proving.pings.restart(cx.now);
+                    self.delete_replaced(number, cx);
                     return;
                 }
                 proving.failed = true;
@@ -563,21 +348,48 @@ impl Tunnel {
             }
             Stage::Usable(usable) => {
                 let attempts = match &mut usable.check {
-                    Check::Pinging(series) => {
-                        let attempts = series.sent();
-                        let mut series = std::mem::take(series);
-                        series.restart(slowly);
-                        usable.check = Check::Doubted(series);
+                    Check::Pinging(probe) => {
+                        let attempts = probe.pings.sent();
+                        let mut pings = std::mem::take(&mut probe.pings);
+                        pings.restart(if proves { soon } else { slowly });
+                        usable.check = Check::Doubted(pings);
                         attempts
                     }
                     Check::Quiet { .. } | Check::Doubted(_) => return,
                 };
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
                 self.settle(cx);
-                self.epoch_failed(blocked(number), cx);
+                if proves {
+                    self.hurry(cx);
+                    self.epoch_failed(blocked(number), cx);
+                } else {
+                    // The ladder is the client's. What it sends opens the gate again.
+                    cx.ike.check_liveness(session, cx.now);
+                    let sa = inbound;
+                    let owner = Owner::Tunnel(self.id, Awaited::Tidying);
+                    cx.out.xfrm(owner, XfrmOp::ReportFirst { sa, on: true });
+                }
             }
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => {}
         }
+    }
+
+    /// Whether an epoch replaces one that may still carry traffic.
+    fn replaces_usable(&self, number: EpochNumber) -> bool {
+        let replaced = self.epoch(number).and_then(|epoch| epoch.replaces);
+        let mut epochs = self.epochs.iter();
+        replaced.is_some_and(|child| {
+            epochs.any(|epoch| epoch.child == child && matches!(epoch.stage, Stage::Usable(_)))
+        })
+    }
+
+    /// Whether anything authenticated proves an epoch, and not the reply to a ping alone.
+    pub(super) fn takes_anything(&self) -> bool {
+        self.proves()
+            && match self.config.ping.proof {
+                Proof::Icmp => false,
+                Proof::AnyInbound => true,
+            }
     }
 
     /// Old epochs end once a later one carries all traffic (R10). The client deletes them; a server
@@ -614,7 +426,7 @@ impl Tunnel {
             .is_some_and(|peer| peer.epochgate)
     }
 
-    fn silence_allowed(&self) -> Duration {
+    pub(super) fn silence_allowed(&self) -> Duration {
         let idle = self.config.ping.idle;
         if self.is_client() {
             idle
@@ -633,28 +445,9 @@ impl Tunnel {
     }
 }
 
-/// Why an epoch cannot be pinged.
-enum NoPing {
-    /// This host has no address for it, or the configuration names none.
-    NotHere(String),
-    /// The selectors that the peer agreed to do not let pings through.
-    NotAgreed(String),
-}
-
 /// Why an epoch whose pings were not answered has failed.
 fn blocked(number: EpochNumber) -> String {
     format!("epoch {number} does not answer: ESP or its way back is blocked")
-}
-
-/// What an epoch's timer leads to.
-enum Next {
-    Nothing,
-    Ping,
-    Unanswered,
-}
-
-fn inside(address: IpAddr, networks: &[ipnet::IpNet]) -> bool {
-    networks.iter().any(|network| network.contains(&address))
 }
 
 /// An unpredictable number; zero where the provider fails, which costs predictability of pings and

@@ -22,11 +22,14 @@ const BUSY_ANSWERS_MAX: u32 = 10;
 impl Tunnel {
     /// The peer refused a rekey for now. False: there was none, or that was so too often.
     pub(super) fn put_off(&mut self, session: IkeSaId, cx: &mut Context<'_>) -> bool {
-        let Effort::Rekeying {
-            session: of, child, ..
-        } = self.effort
-        else {
-            return false;
+        let (of, child) = match self.effort {
+            Effort::Rekeying { session, child, .. } => (session, child),
+            // In IKE_AUTH: the IKE SA stands without a Child SA (RFC 7296 §2.21.2).
+            Effort::Connecting { session, .. } => (session, None),
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::PutOff { .. }
+            | Effort::BackingOff { .. } => return false,
         };
         if of != session || self.busy_answers >= BUSY_ANSWERS_MAX {
             self.busy_answers = 0;

@@ -101,7 +101,7 @@ impl Tunnel {
                     ..
                 }) => Some(pings.sent()),
                 Stage::Usable(usable) => match &usable.check {
-                    Check::Pinging(pings) => Some(pings.sent()),
+                    Check::Pinging(probe) => Some(probe.pings.sent()),
                     Check::Quiet { .. } | Check::Doubted(_) => None,
                 },
                 Stage::Installing(_)
@@ -134,13 +134,7 @@ impl Tunnel {
             Some(error) => format!("{text}; last error: {error}"),
             None => text.to_owned(),
         };
-        let in_doubt = self.epochs.iter().any(|epoch| match &epoch.stage {
-            Stage::Usable(usable) => matches!(usable.check, Check::Doubted(_)),
-            Stage::Installing(_)
-            | Stage::Proving(_)
-            | Stage::Awaiting { .. }
-            | Stage::Draining { .. } => false,
-        });
+        let in_doubt = self.epochs.iter().any(Epoch::is_doubted);
         match &self.effort {
             Effort::FindingSource { .. } => return error("looking for a way to the peer"),
             Effort::Connecting { .. } => return error("negotiating IKE with the peer"),
@@ -169,7 +163,11 @@ impl Tunnel {
                     text.into()
                 }
             }
-            Some(Stage::Usable(_) | Stage::Draining { .. }) | None => match self.config.start {
+            Some(Stage::Usable(_)) => "what this host slept through is found out by a ping".into(),
+            Some(Stage::Draining { .. }) | None if in_doubt => {
+                error("nothing arrives through the open epoch any more")
+            }
+            Some(Stage::Draining { .. }) | None => match self.config.start {
                 Start::OnDemand => error("waiting for traffic"),
                 Start::Always => error("starting"),
                 Start::Listen => error("waiting for the peer to start"),

@@ -2,7 +2,7 @@
 
 use epochgate_ike_wire::NotifyType;
 
-use super::epoch::{Check, Epoch, Proving, Stage, Usable};
+use super::epoch::{Check, Epoch, Probe, Proving, Stage, Usable};
 use super::gate::Gate;
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel, Wish};
@@ -41,7 +41,9 @@ impl Tunnel {
             }
             IkeEvent::ChildDeleted(child) => self.child_deleted(child, cx),
             IkeEvent::ChildUnknownToPeer(child) => self.child_unknown(child, cx),
-            IkeEvent::Alive => {}
+            IkeEvent::Alive => self.heard(session, cx),
+            IkeEvent::Forgotten => self.forgotten(session, cx),
+            IkeEvent::RekeyIgnored(child) => self.rekey_instead(session, child, cx),
             IkeEvent::PathChanged(path) => self.path_changed(session, path, cx),
             IkeEvent::KeepaliveDue(path) => self.keepalive_due(path, cx),
             IkeEvent::Rekeyed(by) => {
@@ -106,9 +108,9 @@ impl Tunnel {
             }
             None => {
                 let session = Session {
-                    id: session,
                     peer: Some(peer),
                     renew_at,
+                    ..Session::unknown(session)
                 };
                 self.add_session(session, cx);
             }
@@ -160,6 +162,29 @@ impl Tunnel {
         for session in &self.sessions {
             if session.peer.is_some() && !self.has_carried(session.id) {
                 cx.ike.leave(session.id, self.id, cx.now);
+            }
+        }
+    }
+
+    /// Gives up IKE SAs that are still being negotiated, but for the latest `kept` and one that is
+    /// waited for.
+    pub(super) fn abandon_attempts(&self, kept: usize, cx: &mut Context<'_>) {
+        let awaited = match self.effort {
+            Effort::Connecting { session, .. } => Some(session),
+            Effort::Rest
+            | Effort::FindingSource { .. }
+            | Effort::Rekeying { .. }
+            | Effort::PutOff { .. }
+            | Effort::BackingOff { .. } => None,
+        };
+        let attempts = self
+            .sessions
+            .iter()
+            .rev()
+            .filter(|known| known.peer.is_none());
+        for known in attempts.skip(kept) {
+            if Some(known.id) != awaited {
+                cx.ike.leave(known.id, self.id, cx.now);
             }
         }
     }
@@ -235,7 +260,7 @@ impl Tunnel {
         self.last_number = EpochNumber(self.last_number.0 + 1);
         let epoch = Epoch::new(self.last_number, session, child, cx.now);
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
-        let report_first = self.awaits();
+        let report_first = self.awaits() || self.takes_anything();
         let replay_window = self.config.esp.replay_window;
         for spec in epoch.sa_specs(
             child,
@@ -362,7 +387,8 @@ impl Tunnel {
         error: ChildError,
         cx: &mut Context<'_>,
     ) {
-        if error == ChildError::Temporary && self.put_off(session, cx) {
+        let busy = error == ChildError::Temporary;
+        if busy && cx.ike.is_established(session) && self.put_off(session, cx) {
             return;
         }
         let reason = match error {
@@ -490,7 +516,7 @@ impl Tunnel {
                 }
                 | Stage::Usable(Usable {
                     proven: false,
-                    check: Check::Pinging(pings),
+                    check: Check::Pinging(Probe { pings, .. }),
                     ..
                 }) => pings.restart(cx.now),
                 Stage::Installing(_)
@@ -523,7 +549,9 @@ impl Tunnel {
         let connecting =
             matches!(self.effort, Effort::Connecting { session: of, .. } if of == session);
         let rekeying = matches!(self.effort, Effort::Rekeying { session: of, .. } if of == session);
-        let known = self.sessions.iter().any(|known| known.id == session);
+        let known = self.sessions.iter().find(|known| known.id == session);
+        // An attempt that was given up is no news.
+        let known = known.is_some_and(|known| known.peer.is_some() || connecting);
         let text = self.close_text(reason);
         // Over a dead IKE SA a client's epoch may still work, and its own checks tell; a server has
         // no other sign of its client.
@@ -569,16 +597,20 @@ impl Tunnel {
             CloseReason::Asked => "closed by this end".into(),
             CloseReason::Left => "left to the other tunnels that use it".into(),
             CloseReason::DeletedByPeer => "the peer deleted it".into(),
-            CloseReason::NoAnswer => match self.peer_address() {
-                Some(address) => format!(
-                    "no answer from {address}: it is down, or UDP 500/4500 is blocked on the way"
-                ),
-                None => "the peer does not answer".into(),
-            },
+            CloseReason::NoAnswer => self.no_answer(),
             CloseReason::NoProposal => "the peer accepts none of our IKE algorithms \
                  (NO_PROPOSAL_CHOSEN): make `algorithms.ike` of both ends meet"
                 .into(),
             CloseReason::AuthenticationFailed(text) | CloseReason::Failed(text) => text.clone(),
+        }
+    }
+
+    pub(super) fn no_answer(&self) -> String {
+        match self.peer_address() {
+            Some(address) => format!(
+                "no answer from {address}: it is down, or UDP 500/4500 is blocked on the way"
+            ),
+            None => "the peer does not answer".into(),
         }
     }
 

@@ -145,7 +145,7 @@ fn both_sides_start_at_once_and_agree_on_one_epoch() -> Outcome {
 }
 
 #[test]
-fn a_peer_that_never_answers_is_asked_again_and_again_with_growing_pauses() -> Outcome {
+fn a_peer_that_never_answers_is_asked_for_ever_at_a_bounded_pace() -> Outcome {
     let mut pair = started(9)?;
     pair.world.crash(pair.server);
     let flow = pair.upward(SECOND);
@@ -154,7 +154,7 @@ fn a_peer_that_never_answers_is_asked_again_and_again_with_growing_pauses() -> O
         .world
         .node(pair.client)
         .count(|kind| matches!(kind, EventKind::Negotiating { .. }));
-    assert!((3..100).contains(&attempts), "{attempts}");
+    assert!((100..150).contains(&attempts), "{attempts}");
     let status = pair.status(pair.client).unwrap();
     assert!(status.last_error.unwrap().contains("no answer from"));
     pair.start_server();

@@ -61,7 +61,7 @@ fn a_client_that_starts_anew_makes_the_server_forget_and_hold() -> Outcome {
     let before = pair.world.account(down);
     pair.await_open(SECOND)?;
     pair.world.stop_flow(down);
-    pair.world.run_for(3 * SECOND)?;
+    pair.world.run_for(2 * SECOND)?;
     // From the moment at which it knows, the server loses nothing.
     assert_eq!(pair.world.account(down).lost(), before.lost());
     assert_eq!(pair.sas(pair.server), 2);

@@ -9,6 +9,7 @@ mod doubt;
 mod endurance;
 mod ike_rekey;
 mod incidents;
+mod ladder;
 mod lifecycle;
 mod loss;
 mod mixed_families;

@@ -50,7 +50,7 @@ fn a_silent_server_is_given_up_after_the_last_retransmission() {
     assert_eq!(pair.client.closed(), None);
     pair.run(Duration::from_secs(1));
     assert_eq!(pair.client.closed(), Some(&CloseReason::NoAnswer));
-    assert_eq!(pair.sent.len(), 7);
+    assert_eq!(pair.sent.len(), 17);
     let first = pair.sent[0].1.payload.clone();
     assert!(pair.sent.iter().all(|(_, it)| it.payload == first));
 }

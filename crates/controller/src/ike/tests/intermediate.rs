@@ -110,7 +110,7 @@ fn it_goes_in_fragments_where_the_path_is_narrow() {
 fn a_responder_takes_no_auth_before_the_exchange_that_was_agreed_on() {
     let mut pair = with(PostQuantum::Require, PostQuantum::Require);
     let exchange = ExchangeType::IkeIntermediate;
-    pair.rule(End::Client, exchange, false, Fate::Lose, 20);
+    pair.rule(End::Client, exchange, false, Fate::Lose, 99);
     pair.connect();
     pair.run(Duration::from_secs(60));
     assert!(pair.server.peer().is_none());

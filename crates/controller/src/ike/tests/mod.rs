@@ -430,6 +430,8 @@ impl Pair {
                         | IkeEvent::KeepaliveDue(_)
                         | IkeEvent::Rekeyed(_)
                         | IkeEvent::RekeyRefused(_)
+                        | IkeEvent::RekeyIgnored(_)
+                        | IkeEvent::Forgotten
                         | IkeEvent::AuthenticatedUntil(_)
                         | IkeEvent::Closed(_) => {}
                     }
