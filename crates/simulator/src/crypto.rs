@@ -18,13 +18,14 @@ use super::random::Random;
 /// A provider with the seed's randomness.
 pub(crate) struct Seeded {
     provider: Arc<dyn Crypto>,
-    drawn: Mutex<Drawn>,
+    pub(crate) drawn: Mutex<Drawn>,
 }
 
-struct Drawn {
+/// Where draws come from.
+pub(crate) struct Drawn {
     random: Random,
     /// What comes instead of the next draws of four octets: SPIs of ESP, which alone are as long.
-    spis: VecDeque<Spi>,
+    pub(crate) spis: VecDeque<Spi>,
 }
 
 impl Seeded {
@@ -36,12 +37,6 @@ impl Seeded {
                 spis: VecDeque::new(),
             }),
         }
-    }
-
-    /// The next SPI of ESP that is drawn and has none before it in line.
-    pub(crate) fn force_spi(&self, spi: Spi) {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        drawn.spis.push_back(spi);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use epochgate_controller::config::Config;
@@ -101,7 +101,9 @@ impl World {
 
     /// The next SPI of ESP that a node's daemon draws for itself; called again, the one after.
     pub fn force_spi(&mut self, id: NodeId, spi: Spi) {
-        self.nodes[id.0].crypto.force_spi(spi);
+        let drawn = self.nodes[id.0].crypto.drawn.lock();
+        let mut drawn = drawn.unwrap_or_else(PoisonError::into_inner);
+        drawn.spis.push_back(spi);
     }
 
     /// Changes a host's own addresses.
