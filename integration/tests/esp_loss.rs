@@ -22,7 +22,7 @@ use std::time::Duration;
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(30);
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(1);
 const UP: u16 = 4000;
 const DOWN: u16 = 4001;
 const ENDLESS: u64 = 1_000_000;

@@ -25,7 +25,7 @@ use std::time::Duration;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 /// How long anything may take before a test gives up.
 const LIMIT: Duration = Duration::from_secs(30);
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(1);
 const UP: u16 = 4000;
 const DOWN: u16 = 4001;
 /// So few that the 101 packets which the kernel holds are those of 20 seconds.

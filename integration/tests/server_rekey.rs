@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 3;
 /// Traffic of client N goes to port `UP + N` of the server, and comes to port `DOWN + N`.
 const UP: u16 = 4000;
