@@ -76,6 +76,8 @@ pub struct Node {
     pub(crate) assigned: BTreeSet<IpAddr>,
     /// The host has no power.
     pub(crate) is_off: bool,
+    /// It stands still: what its kernel and daemon owe each other waits in the world.
+    pub(crate) is_suspended: bool,
     /// When its applications begin to send.
     pub(crate) applications_from: Timestamp,
     pub(crate) kernel_events: u64,
@@ -93,6 +95,9 @@ impl Node {
 
     /// When it wants to do something by itself.
     pub(crate) fn due(&self) -> Option<Timestamp> {
+        if self.is_suspended {
+            return None;
+        }
         match (self.wake_at, self.kernel_due) {
             (Some(wake_at), Some(kernel_due)) => Some(wake_at.min(kernel_due)),
             (wake_at, kernel_due) => wake_at.or(kernel_due),

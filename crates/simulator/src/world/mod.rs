@@ -74,6 +74,8 @@ pub struct World {
     flows: Vec<Flow>,
     whole: bool,
     misdelivered: u64,
+    /// What hosts that are suspended have still to do for themselves.
+    owed: Vec<Happening>,
     steps_at_once: u32,
     pub(crate) observed: Vec<Observed>,
     trace: Trace,
@@ -103,6 +105,7 @@ impl World {
             flows: Vec::new(),
             whole: true,
             misdelivered: 0,
+            owed: Vec::new(),
             steps_at_once: 0,
             observed: Vec::new(),
             trace: Trace::new(Recording::Recent),
@@ -142,6 +145,7 @@ impl World {
             data_sent: BTreeMap::new(),
             assigned: Default::default(),
             is_off: false,
+            is_suspended: false,
             applications_from: self.now,
             kernel_events: 0,
             keepalives: 0,
@@ -223,7 +227,7 @@ impl World {
         };
         self.now = at;
         for node in &mut self.nodes {
-            if node.kernel_due.is_some_and(|due| due <= at) {
+            if !node.is_suspended && node.kernel_due.is_some_and(|due| due <= at) {
                 node.kernel_mut().handle_timeout(at);
             }
         }
@@ -232,7 +236,7 @@ impl World {
         } else if let Some(index) = self
             .nodes
             .iter()
-            .position(|node| node.wake_at.is_some_and(|wake_at| wake_at <= at))
+            .position(|node| !node.is_suspended && node.wake_at.is_some_and(|wake| wake <= at))
         {
             self.feed(NodeId(index), Input::Timeout);
         }
@@ -262,6 +266,11 @@ impl World {
         match happening {
             Happening::Arrival(id, frame) => self.arrive(id, frame),
             Happening::FromOutside(nat, frame) => self.enter(nat, frame),
+            owed @ (Happening::Input(id, ..) | Happening::Operation(id, ..))
+                if self.nodes[id.0].is_suspended =>
+            {
+                self.owed.push(owed);
+            }
             Happening::Input(id, run, input) => {
                 if self.nodes[id.0].run == run {
                     self.feed(id, *input);
@@ -295,7 +304,7 @@ impl World {
         }
         let (from, next) = (flow.from, self.now + flow.interval);
         let node = &self.nodes[from.0];
-        if node.is_off || self.now < node.applications_from {
+        if node.is_off || node.is_suspended || self.now < node.applications_from {
             self.schedule(next, Happening::Departure(id));
             return;
         }

@@ -1,4 +1,4 @@
-//! Hosts that lose power and come back.
+//! Hosts that lose power and come back, and hosts that are suspended.
 
 use std::time::Duration;
 
@@ -39,5 +39,22 @@ impl World {
         node.is_off = false;
         node.applications_from = self.now + APPLICATIONS_AFTER;
         self.start(id, config);
+    }
+    /// A host stands still: nothing in it runs, and what comes to it is lost. Its clock goes on
+    /// (`CLOCK_BOOTTIME`).
+    pub fn suspend(&mut self, id: NodeId) {
+        self.whole = false;
+        self.note(|| Happened::Done(Some(id), "the host is suspended".into()));
+        self.nodes[id.0].is_suspended = true;
+    }
+
+    /// It goes on where it stood.
+    pub fn resume(&mut self, id: NodeId) {
+        self.note(|| Happened::Done(Some(id), "the host goes on".into()));
+        self.nodes[id.0].is_suspended = false;
+        for owed in std::mem::take(&mut self.owed) {
+            // What another host owes itself is put back when it comes up.
+            self.schedule(self.now, owed);
+        }
     }
 }

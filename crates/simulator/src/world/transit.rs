@@ -151,7 +151,7 @@ impl World {
 
     /// A frame has come to a host.
     pub(super) fn arrive(&mut self, id: NodeId, frame: Frame) {
-        if self.nodes[id.0].is_off {
+        if self.nodes[id.0].is_off || self.nodes[id.0].is_suspended {
             return;
         }
         match frame {
