@@ -94,7 +94,11 @@ fn no_packet_leaves_in_clear(world: &World) -> Result<(), Violation> {
         let Observed::InClear(id, packet) = observed else {
             continue;
         };
-        let covered = world.node(*id).protected.values().flatten();
+        let node = world.node(*id);
+        if world.now() < node.exposed_until {
+            continue;
+        }
+        let covered = node.protected.values().flatten();
         let mut covered = covered.filter(|(local, remote)| {
             local.contains(&packet.source) && remote.contains(&packet.destination)
         });
@@ -148,10 +152,8 @@ fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation>
 fn nothing_foreign_is_touched(world: &World) -> Result<(), Violation> {
     // In the other kernels nothing happened in this step.
     for node in world.nodes().filter(|node| node.touched) {
-        let (policy, sa) = &node.foreign;
-        let same = node.kernel.policy(&policy.key) == Some(policy);
-        if !same || node.kernel.packets(sa.id).is_none() {
-            return Err(world.violation("I6", "a foreign policy or SA is gone".into()));
+        if let Some(what) = node.foreign.touched_in(&node.kernel) {
+            return Err(world.violation("I6", what));
         }
     }
     Ok(())

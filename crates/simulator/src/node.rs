@@ -11,13 +11,14 @@ use std::sync::Arc;
 use epochgate_controller::config::{Config, OnStop, Role, TunnelConfig, TunnelName};
 use epochgate_controller::event::{EpochNumber, Event, EventKind};
 use epochgate_controller::io::{
-    Command, CommandId, CommandOutcome, PingNonce, PolicyAction, PolicySpec, RouteSpec,
-    SaDirection, SaId, SaMove, SaSpec,
+    Command, CommandId, CommandOutcome, PingNonce, PolicyAction, RouteSpec, SaDirection, SaId,
+    SaMove,
 };
 use epochgate_controller::{Controller, Timestamp};
 use ipnet::IpNet;
 
 use crate::crypto::Seeded;
+use crate::foreign::Foreign;
 use crate::kernel::Kernel;
 use crate::world::NatId;
 
@@ -82,7 +83,9 @@ pub struct Node {
     pub(crate) applications_from: Timestamp,
     pub(crate) kernel_events: u64,
     pub(crate) keepalives: u64,
-    pub(crate) foreign: (PolicySpec, SaSpec),
+    pub(crate) foreign: Foreign,
+    /// Until when somebody else's doing excuses what leaves in clear.
+    pub(crate) exposed_until: Timestamp,
 }
 
 impl Node {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use epochgate_controller::config::Config;
 
 use super::{NodeId, World};
+use crate::foreign::Foreign;
 use crate::trace::Happened;
 
 /// From the start of a host's daemon to that of its applications: the daemon's unit is ordered before
@@ -23,8 +24,8 @@ impl World {
         let kept = addresses.filter(|address| !node.assigned.contains(address));
         let mut kernel = node.kernel.restarted(kept.collect(), random);
         // The other key daemon comes back too.
-        let (policy, sa) = &node.foreign;
-        kernel.add_foreign(*policy, sa.clone(), self.now);
+        node.foreign = Foreign::of(node.outer);
+        node.foreign.put_into(&mut kernel, self.now);
         *node.kernel_mut() = kernel;
         node.is_off = true;
         node.assigned.clear();
