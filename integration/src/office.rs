@@ -16,7 +16,7 @@ use crate::esp::{KeyLog, Trace};
 use crate::lab_nat::LabNat;
 use crate::net::{Host, Iface, World};
 use crate::topology::{ROUTER, SERVER, SERVER_NET};
-use crate::{Epochgate, Packet, Selectors};
+use crate::{Epochgate, Packet, Selectors, Timestamp};
 use epochgate_nat::MasqueradeSettings;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Office {
     pub nat: LabNat,
     /// The router's interface towards the server: the wire as the server sees it.
     pub to_server: Iface,
+    /// The server's interface towards the router.
+    pub from_server: Iface,
     // Last: hosts go before what removes them.
     world: World,
 }
@@ -200,6 +202,18 @@ impl OfficeWatch {
         &self.server
     }
 
+    /// Ends the captures, and judges nothing: for daemons that promise nothing.
+    #[track_caller]
+    pub fn traces(self) -> OfficeTraces {
+        let clients = self.clients.into_iter();
+        OfficeTraces {
+            clients: clients
+                .map(|(capture, keys)| Trace::of(capture.stop(), &keys))
+                .collect(),
+            server: Trace::of(self.server.stop(), &self.server_keys),
+        }
+    }
+
     /// Ends the captures. Fails the test if anything protected went in clear anywhere (I2), a
     /// client sent anything but control pings on an epoch that was not proven (I1), or the server
     /// anything on an epoch on which nothing had arrived (I3). What the NAT gave to the wrong
@@ -251,9 +265,16 @@ impl OfficeWatch {
 impl OfficeTraces {
     /// How many ESP packets each client was given that were another one's.
     pub fn misdelivered(&self) -> Vec<usize> {
+        self.misdelivered_after(Timestamp::default())
+    }
+
+    /// The same, from a moment on.
+    pub fn misdelivered_after(&self, moment: Timestamp) -> Vec<usize> {
         let foreign = |trace: &Trace| {
             let esp = trace.received().filter(|entry| {
-                matches!(entry.packet, Packet::Esp { .. }) && entry.inner.is_none()
+                matches!(entry.packet, Packet::Esp { .. })
+                    && entry.inner.is_none()
+                    && entry.at > moment
             });
             esp.count()
         };
@@ -292,7 +313,7 @@ impl Plan {
         let world = World::new(&self.name);
         let [router, server] = ["router", "server"].map(|name| world.host(name));
         router.forward();
-        let (to_server, _) = world.link(
+        let (to_server, from_server) = world.link(
             (&router, &[&format!("{ROUTER}/24")]),
             (&server, &[&format!("{SERVER}/24")]),
         );
@@ -318,6 +339,7 @@ impl Plan {
             server,
             nat,
             to_server,
+            from_server,
             world,
         }
     }

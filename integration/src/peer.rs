@@ -114,19 +114,27 @@ impl Epochgate {
     /// Starts the daemon with this configuration, and waits until it answers.
     #[track_caller]
     pub fn start(host: &Host, config: &str) -> Self {
-        match Self::try_start(host, config) {
-            Ok(daemon) => daemon,
-            Err(Refusal { status, log }) => panic!("{host:?}: epochgated ended, {status}\n{log}"),
-        }
+        Self::start_as(Command::new(built("epochgated")), host, config)
     }
 
     /// The same, with these SPIs for its first inbound SAs; the others are drawn as always. The
     /// daemon is the lab's own program around it, `epochgate-lab-daemon`.
     #[track_caller]
     pub fn start_with_spis(host: &Host, config: &str, spis: &[u32]) -> Self {
-        let mut program = Command::new(built("epochgate-lab-daemon"));
+        Self::start_build(&built("epochgate-lab-daemon"), host, config, spis)
+    }
+
+    /// The same with this build of the lab's program.
+    #[track_caller]
+    pub fn start_build(program: &Path, host: &Host, config: &str, spis: &[u32]) -> Self {
+        let mut program = Command::new(program);
         let spis: Vec<String> = spis.iter().map(u32::to_string).collect();
         program.env(CHOSEN_SPIS, spis.join(","));
+        Self::start_as(program, host, config)
+    }
+
+    #[track_caller]
+    fn start_as(program: Command, host: &Host, config: &str) -> Self {
         match Self::try_start_as(program, host, config) {
             Ok(daemon) => daemon,
             Err(Refusal { status, log }) => panic!("{host:?}: the daemon ended, {status}\n{log}"),

@@ -23,7 +23,7 @@ impl Kernel {
                 inner,
             } => match self.decapsulate(id, (source, encapsulation), sequence, key.expose(), now) {
                 Ok(reqid) => self.admit(inner, Some(reqid), now),
-                Err(why) => self.drop_packet(inner, why),
+                Err(why) => self.effects.push_back(Effect::Dropped(inner, why)),
             },
         }
     }
@@ -41,15 +41,14 @@ impl Kernel {
         if sa.spec.encapsulation.is_some() != encapsulation.is_some() {
             return Err(Drop::Encapsulation);
         }
-        if !sa.is_new(sequence) {
-            return Err(Drop::Replayed);
-        }
         if sa.spec.key.expose() != key {
             return Err(Drop::WrongKey);
         }
-        sa.take_sequence(sequence);
+        if !sa.take_sequence(sequence) {
+            return Err(Drop::Replayed);
+        }
         sa.packets += 1;
-        let (reqid, report) = (sa.spec.reqid, sa.report_due());
+        let (reqid, report) = (sa.spec.reqid, sa.report);
         let peer = |source, ports: Option<Encapsulation>| {
             ports.map(|ports| SocketAddr::new(source, ports.source_port))
         };
@@ -59,11 +58,13 @@ impl Kernel {
         );
         self.effects.push_back(Effect::Authenticated(id));
         if report {
-            self.tell(XfrmEvent::FirstPacket(id));
+            self.effects
+                .push_back(Effect::Event(XfrmEvent::FirstPacket(id)));
         }
         // Again with every packet: the SA stays as it is (`km_new_mapping`).
         if let Some(source) = seen.filter(|_| seen != known) {
-            self.tell(XfrmEvent::MappingChanged { sa: id, source });
+            let event = XfrmEvent::MappingChanged { sa: id, source };
+            self.effects.push_back(Effect::Event(event));
         }
         Ok(reqid)
     }
@@ -91,7 +92,6 @@ impl Kernel {
         };
         let behind = self.serves(packet.destination);
         let effect = match packet.body {
-            _ if !admitted && policy.is_none() => Effect::Dropped(packet, Drop::NoInboundPolicy),
             _ if !admitted => Effect::Dropped(packet, Drop::InboundPolicy),
             _ if !here && !behind => Effect::Dropped(packet, Drop::NoRoute),
             Body::EchoRequest(nonce) if here => {

@@ -8,20 +8,17 @@ use std::time::Duration;
 
 use epochgate_controller::config::Config;
 use epochgate_controller::crypto::Crypto;
-use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, Spi, XfrmError};
+use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, Spi, XfrmError, XfrmEvent};
 use epochgate_controller::{Controller, Input};
 
 use super::{Happening, NodeId, World};
 use crate::crypto::Seeded;
 use crate::invariants::Violation;
-use crate::kernel::{Failure, OpKind};
+use crate::kernel::OpKind;
 use crate::network::{Rule, RuleId};
 use crate::packet::{FlowId, Packet};
 use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::{Account, Flow};
-
-/// Within which time the controller writes policies again that somebody removed.
-const MENDED_WITHIN: Duration = Duration::from_secs(2);
 
 impl World {
     /// How much of what happens is recorded from now on; what was is forgotten.
@@ -58,7 +55,6 @@ impl World {
         self.note(|| Happened::Done(Some(id), "the daemon starts".into()));
         let node = &mut self.nodes[id.0];
         node.run += 1;
-        node.kernel_mut().set_listening(true);
         let crypto = Arc::<Seeded>::clone(&node.crypto);
         node.controller = Some((self.controllers)(crypto));
         let addresses = node.kernel.addresses().to_vec();
@@ -73,7 +69,6 @@ impl World {
         self.note(|| Happened::Done(Some(id), "the daemon is gone".into()));
         let node = &mut self.nodes[id.0];
         node.controller = None;
-        node.kernel_mut().set_listening(false);
         node.run += 1;
         node.wake_at = None;
     }
@@ -104,8 +99,10 @@ impl World {
         number
     }
 
-    /// The next SPI of ESP that a node's daemon draws for itself; called again, the one after.
+    /// The next SPI of ESP that a node's daemon draws for itself; called again, the one after. A NAT
+    /// may know it for another host's.
     pub fn force_spi(&mut self, id: NodeId, spi: Spi) {
+        self.whole = false;
         let drawn = self.nodes[id.0].crypto.drawn.lock();
         let mut drawn = drawn.unwrap_or_else(PoisonError::into_inner);
         drawn.spis.push_back(spi);
@@ -141,8 +138,9 @@ impl World {
     pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), format!("somebody removes SA {:08x}", sa.spi.0)));
-        self.nodes[id.0].kernel_mut().steal_sa(sa);
-        self.take_effects(id);
+        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
+            self.feed(id, Input::Xfrm(XfrmEvent::SaRemoved(sa)));
+        }
     }
 
     /// One of our SAs reaches its hard limit (XFRM_MSG_EXPIRE with `hard` set).
@@ -154,66 +152,27 @@ impl World {
                 format!("SA {:08x} reaches its hard limit", sa.spi.0),
             )
         });
-        self.nodes[id.0].kernel_mut().expire_sa(sa);
-        self.take_effects(id);
+        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
+            self.feed(id, Input::Xfrm(XfrmEvent::Expired(sa)));
+        }
     }
 
     /// Somebody else removes one of our policies.
     pub fn steal_policy(&mut self, id: NodeId, key: PolicyKey) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), "somebody removes a policy".into()));
-        self.nodes[id.0].kernel_mut().steal_policy(key);
-        self.expose(id);
-    }
-
-    /// Somebody removes all SAs (`ip xfrm state flush`), their own and ours.
-    pub fn flush_sas(&mut self, id: NodeId) {
-        self.whole = false;
-        self.note(|| Happened::Done(Some(id), "somebody flushes all SAs".into()));
         let node = &mut self.nodes[id.0];
-        node.foreign.forget_sas();
-        node.kernel_mut().flush_sas();
-        self.take_effects(id);
+        node.kernel_mut().steal_policy(key);
+        // What leaves until the controller has mended it is not its fault.
+        node.protected.clear();
+        self.feed(id, Input::Xfrm(XfrmEvent::PolicyRemoved(key)));
     }
 
-    /// Somebody removes all policies (`ip xfrm policy flush`), their own and ours.
-    pub fn flush_policies(&mut self, id: NodeId) {
-        self.whole = false;
-        self.note(|| Happened::Done(Some(id), "somebody flushes all policies".into()));
-        let node = &mut self.nodes[id.0];
-        node.foreign.forget_policies();
-        node.kernel_mut().flush_policies();
-        self.expose(id);
-    }
-
-    /// What leaves until the controller has mended it is not its fault.
-    fn expose(&mut self, id: NodeId) {
-        let node = &mut self.nodes[id.0];
-        node.exposed_until = self.now + MENDED_WITHIN;
-        if node.controller.is_none() {
-            // It will say when it holds again.
-            node.protected.clear();
-        }
-        self.take_effects(id);
-    }
-
-    /// The next so many events of a node's kernel find no room in the daemon's socket (ENOBUFS).
-    pub fn lose_events(&mut self, id: NodeId, events: u32) {
-        self.whole = false;
-        self.note(|| Happened::Done(Some(id), format!("the next {events} events are lost")));
-        self.nodes[id.0].kernel_mut().lose_events(events);
-    }
-
-    /// The next operation of this kind is refused by a node's kernel.
+    /// The next operation of this kind fails in a node's kernel.
     pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
-        self.fail_next_by(id, kind, Failure::Refused(error));
-    }
-
-    /// The next operation of this kind fails in this way in a node's kernel.
-    pub fn fail_next_by(&mut self, id: NodeId, kind: OpKind, failure: Failure) {
         self.whole = false;
-        self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {failure:?}")));
-        self.nodes[id.0].kernel_mut().fail_next(kind, failure);
+        self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {error}")));
+        self.nodes[id.0].kernel_mut().fail_next(kind, error);
     }
 
     /// Disturbs the network.
