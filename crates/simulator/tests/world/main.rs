@@ -14,6 +14,7 @@ mod lifecycle;
 mod loss;
 mod mixed_families;
 mod mobility;
+mod nat_traversal;
 mod office;
 mod refusals;
 mod rekey;

@@ -1,16 +1,14 @@
 //! Several clients behind one NAT, with plain ESP: what VPN Masquerade does to them.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
-
 use epochgate_controller::config::{NatTraversal, ServerRekey};
 use epochgate_controller::io::Spi;
 use epochgate_nat::MasqueradeSettings;
+use epochgate_simulator::Violation;
 use epochgate_simulator::network::{Matching, Rule};
 use epochgate_simulator::office::{Accounts, NatKind, Office, OfficePlan};
-use epochgate_simulator::{QuickCrypto, Violation};
+use std::num::NonZeroU32;
 
-use crate::{MILLISECOND, Outcome, SECOND};
+use crate::{MILLISECOND, Outcome, SECOND, crypto};
 
 fn plain_esp(clients: u8) -> OfficePlan {
     let mut plan = OfficePlan {
@@ -23,11 +21,11 @@ fn plain_esp(clients: u8) -> OfficePlan {
 }
 
 fn start(plan: OfficePlan, seed: u64) -> Office {
-    plan.start(seed, Arc::new(QuickCrypto::new(seed)))
+    plan.start(seed, crypto())
 }
 
 /// Traffic of all clients both ways for a while; then whether each one's came to itself alone.
-fn all_traffic_arrives(office: &mut Office) -> Outcome {
+pub(crate) fn all_traffic_arrives(office: &mut Office) -> Outcome {
     office.traffic(20 * MILLISECOND);
     office.world.run_for(10 * SECOND)?;
     office.stop_traffic();
@@ -56,7 +54,7 @@ fn clients_that_start_at_one_instant_are_all_proven_and_get_their_own_traffic_al
 
 #[test]
 fn the_second_client_with_an_spi_that_the_server_has_comes_back_with_another() -> Outcome {
-    let mut office = plain_esp(2).build(7200, Arc::new(QuickCrypto::new(7200)));
+    let mut office = plain_esp(2).build(7200, crypto());
     let spi = Spi(NonZeroU32::new(0x1234_5678).unwrap());
     for client in 0..2 {
         let node = office.clients[client].node;
