@@ -172,9 +172,9 @@ impl Tunnel {
         let now = cx.now;
         let round_trip = self.counters.last_round_trip.or(self.ike_round_trip);
         let slow_interval = self.slow_interval();
-        let mut doubted = self.epochs.iter().filter(|epoch| epoch.is_doubted());
-        let hope = doubted.next_back().filter(|_| self.proves());
-        let hope = hope.map(|epoch| epoch.number);
+        let dead = self.epochs.iter().filter(|epoch| epoch.is_dead());
+        let hope = dead.map(|epoch| epoch.number).max();
+        let hope = hope.filter(|_| self.proves());
         let anything = self.takes_anything();
         let owner = Owner::Tunnel(self.id, Awaited::Arrival(number));
         let Some(epoch) = self.epoch_mut(number) else {
@@ -187,9 +187,8 @@ impl Tunnel {
         };
         let inbound = epoch.inbound;
         let slow = match &epoch.stage {
-            Stage::Proving(proving) => proving.failed,
-            // The latest that worked is what comes back to life first.
-            Stage::Usable(_) => epoch.is_doubted() && hope != Some(epoch.number),
+            // The latest is what both ends have if either has any.
+            Stage::Proving(_) | Stage::Usable(_) => epoch.is_dead() && hope != Some(epoch.number),
             Stage::Awaiting { pings, .. } => {
                 pings.as_ref().is_some_and(|pings| pings.sent() >= attempts)
             }

@@ -44,6 +44,8 @@ pub(crate) struct Epoch {
     pub(crate) retire_at: Option<Timestamp>,
     /// The peer is to be told of its end as soon as no traffic uses it.
     pub(crate) delete_once_left: bool,
+    /// The peer was told of its end and has not answered.
+    pub(crate) delete_unanswered: bool,
     local_selectors: Vec<TrafficSelector>,
     remote_selectors: Vec<TrafficSelector>,
 }
@@ -112,6 +114,8 @@ pub(crate) struct Proving {
     pub(crate) failed: bool,
     /// What it replaces was deleted, so that a peer which answers there moves here.
     pub(crate) cleared: bool,
+    /// Its pings begin when the peer has ended what came before, or their time has come.
+    pub(crate) waits: bool,
 }
 
 impl Proving {
@@ -123,6 +127,7 @@ impl Proving {
             chases: 0,
             failed: false,
             cleared: false,
+            waits: false,
         }
     }
 }
@@ -225,6 +230,7 @@ impl Epoch {
             left_behind: Vec::new(),
             retire_at: None,
             delete_once_left: false,
+            delete_unanswered: false,
             local_selectors: child.local_selectors.clone(),
             remote_selectors: child.remote_selectors.clone(),
         }
@@ -250,6 +256,12 @@ impl Epoch {
             | Stage::Awaiting { .. }
             | Stage::Draining { .. } => false,
         }
+    }
+
+    /// Whether its pings are unanswered, so that it carries nothing.
+    pub(crate) fn is_dead(&self) -> bool {
+        let failed = matches!(self.stage, Stage::Proving(Proving { failed: true, .. }));
+        failed || self.is_doubted()
     }
 
     /// Whether it carried traffic, and carries none because its pings are unanswered.

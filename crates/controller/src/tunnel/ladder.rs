@@ -173,7 +173,7 @@ impl Tunnel {
     }
 
     /// Whether the latest request on an IKE SA was not answered in time, and nothing came since.
-    fn is_silent(&self, session: IkeSaId) -> bool {
+    pub(super) fn is_silent(&self, session: IkeSaId) -> bool {
         let mut sessions = self.sessions.iter();
         sessions.any(|known| known.id == session && known.silent)
     }

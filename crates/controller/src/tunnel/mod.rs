@@ -36,7 +36,7 @@ use crate::config::{Role, TunnelConfig};
 use crate::crypto::Crypto;
 use crate::event::{EpochNumber, EventKind};
 use crate::host::Host;
-use crate::ike::{Assigned, ChildId, Endpoint, IkeSaId, Path, Peer, TunnelId};
+use crate::ike::{Assigned, ChildId, Endpoint, IkeSaId, Path, Peer, Side, TunnelId};
 use crate::io::{
     AddressSpec, CommandId, CommandOutcome, IfId, Output, PolicyKey, RouteSpec, SaId, Via, XfrmOp,
 };
@@ -505,8 +505,12 @@ impl Tunnel {
     }
 
     /// Whether this end sends on a new epoch only when something has arrived on it (R8).
-    fn awaits(&self) -> bool {
-        !self.is_client() && self.config.epoch.wait && self.gating.proves()
+    ///
+    /// One that need not wait does when its client rekeys while an epoch is open: it moves when
+    /// something arrives, or when the old epoch is deleted, as other IKE daemons do.
+    fn awaits(&self, started_by: Side) -> bool {
+        let is_rekeyed = started_by == Side::Peer && self.chosen() != Position::Held;
+        !self.is_client() && self.gating.proves() && (self.config.epoch.wait || is_rekeyed)
     }
 
     /// Where the gate ought to be: at the latest epoch that may carry traffic.

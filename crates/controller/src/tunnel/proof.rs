@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::epoch::{Check, Probe, Proving, Stage, Usable};
 use super::kernel::micros;
 use super::ping::PingSeries;
-use super::{Awaited, Context, Tunnel};
+use super::{Awaited, Context, Position, Tunnel};
+use crate::Timestamp;
 use crate::config::Proof;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
@@ -27,6 +28,10 @@ pub(super) const AWAIT_POLL: Duration = Duration::from_secs(1);
 
 /// Silence on the open epoch after which a server asks whether its client lives, as a multiple of `ping.idle`: the client pings after one `idle` of its own.
 const SERVER_SILENCE_IDLES: u32 = 3;
+
+/// How long the first ping of a new epoch waits for the peer to end the ones before: an exchange, with
+/// one retransmission.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long an old epoch may outlive the switch on a server whose client does not delete it.
 const RETIRE_AFTER: Duration = Duration::from_secs(30);
@@ -57,7 +62,10 @@ impl Tunnel {
             }
         };
         if self.proves() {
-            self.set_stage(number, Stage::Proving(Proving::from(Some(first_ping))));
+            let first_ping = first_ping.max(self.clear_before(number, cx));
+            let mut proving = Proving::from(Some(first_ping));
+            proving.waits = first_ping > cx.now;
+            self.set_stage(number, Stage::Proving(proving));
             self.follow_path(number, cx);
             if first_arrived && self.takes_anything() {
                 self.first_arrived(number, cx);
@@ -70,7 +78,7 @@ impl Tunnel {
             self.first_arrived(number, cx);
             return;
         }
-        if !self.awaits() {
+        if !self.awaits(started_by) {
             self.make_usable(number, false, cx);
             return;
         }
@@ -294,7 +302,7 @@ impl Tunnel {
         self.make_usable(number, true, cx);
     }
 
-    fn make_usable(&mut self, number: EpochNumber, proven: bool, cx: &mut Context<'_>) {
+    pub(super) fn make_usable(&mut self, number: EpochNumber, proven: bool, cx: &mut Context<'_>) {
         let lifetime = self.lifetime(cx);
         let quiet_until = cx.now + self.silence_allowed();
         let proves = self.proves();
@@ -342,7 +350,7 @@ impl Tunnel {
                 }
                 proving.failed = true;
                 let attempts = proving.pings.sent();
-                proving.pings.restart(slowly);
+                proving.pings.restart(soon);
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
                 self.epoch_failed(blocked(number), cx);
             }
@@ -371,6 +379,44 @@ impl Tunnel {
                 }
             }
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => {}
+        }
+    }
+
+    /// Ends what came before a new epoch and does not answer. Until the peer has heard of it, it may
+    /// send there; and a NAT that has forgotten us takes whatever it sends next for the answer to the
+    /// new epoch's first ping (requirement R11). Returns when that ping is due at the latest.
+    fn clear_before(&mut self, number: EpochNumber, cx: &mut Context<'_>) -> Timestamp {
+        if self.chosen() != Position::Held {
+            return cx.now;
+        }
+        let dead: Vec<EpochNumber> = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.number < number && epoch.is_dead())
+            .map(|epoch| epoch.number)
+            .collect();
+        for dead in dead {
+            self.retire(dead, cx);
+        }
+        if self.epochs.iter().any(|epoch| epoch.delete_unanswered) {
+            cx.now + CLEAR_PATIENCE
+        } else {
+            cx.now
+        }
+    }
+
+    /// The peer has ended epochs: those that waited for it are pinged.
+    pub(super) fn cleared(&mut self, cx: &mut Context<'_>) {
+        if self.epochs.iter().any(|epoch| epoch.delete_unanswered) {
+            return;
+        }
+        for epoch in &mut self.epochs {
+            if let Stage::Proving(proving) = &mut epoch.stage
+                && std::mem::take(&mut proving.waits)
+                && proving.pings.sent() == 0
+            {
+                proving.pings.restart(cx.now);
+            }
         }
     }
 

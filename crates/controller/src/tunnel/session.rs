@@ -151,16 +151,22 @@ impl Tunnel {
         }
     }
 
+    /// Whether an epoch of this IKE SA may yet come to life.
+    fn has_hope(&self, session: IkeSaId) -> bool {
+        let mut epochs = self.epochs.iter();
+        epochs.any(|epoch| epoch.session == session && !epoch.is_draining())
+    }
+
     /// Whether an epoch of this IKE SA carries traffic, or did and may come back to life.
     fn has_carried(&self, session: IkeSaId) -> bool {
         let mut epochs = self.epochs.iter();
         epochs.any(|epoch| epoch.session == session && matches!(epoch.stage, Stage::Usable(_)))
     }
 
-    /// IKE SAs none of whose epochs was ever proven are of no use beside a new one.
+    /// IKE SAs without epochs are of no use beside a new one.
     pub(super) fn close_failed_sessions(&mut self, cx: &mut Context<'_>) {
         for session in &self.sessions {
-            if session.peer.is_some() && !self.has_carried(session.id) {
+            if session.peer.is_some() && !self.has_hope(session.id) {
                 cx.ike.leave(session.id, self.id, cx.now);
             }
         }
@@ -260,7 +266,7 @@ impl Tunnel {
         self.last_number = EpochNumber(self.last_number.0 + 1);
         let epoch = Epoch::new(self.last_number, session, child, cx.now);
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
-        let report_first = self.awaits() || self.takes_anything();
+        let report_first = self.awaits(child.started_by) || self.takes_anything();
         let replay_window = self.config.esp.replay_window;
         for spec in epoch.sa_specs(
             child,
@@ -483,6 +489,8 @@ impl Tunnel {
         let was_awaited = self.is_client() && self.epoch(number).is_some_and(Epoch::is_candidate);
         self.drain(number, cx);
         self.shorten(number, cx.now + self.config.epoch.drain);
+        self.delete_answered(number);
+        self.follow_client(cx);
         self.settle(cx);
         // The deletion shows that the peer has the successor's SAs by now.
         for epoch in &mut self.epochs {
@@ -497,12 +505,26 @@ impl Tunnel {
         }
     }
 
+    /// A server that need not wait goes where its client has gone.
+    fn follow_client(&mut self, cx: &mut Context<'_>) {
+        if self.is_client() || self.config.epoch.wait {
+            return;
+        }
+        let awaited = |epoch: &Epoch| matches!(epoch.stage, Stage::Awaiting { .. });
+        let newest = self.epochs.iter().filter(|epoch| awaited(epoch));
+        if let Some(number) = newest.map(|epoch| epoch.number).max() {
+            self.make_usable(number, false, cx);
+        }
+    }
+
     fn child_deleted(&mut self, child: ChildId, cx: &mut Context<'_>) {
         let Some(number) = self.number_of(child) else {
             return;
         };
         self.drain(number, cx);
         self.shorten(number, cx.now + self.config.epoch.drain);
+        self.delete_answered(number);
+        self.cleared(cx);
         self.ping_successors(cx);
     }
 
@@ -535,6 +557,7 @@ impl Tunnel {
     /// The peer has forgotten a Child SA: our half is of no use (RFC 7296 §2.25).
     fn child_unknown(&mut self, child: ChildId, cx: &mut Context<'_>) {
         if let Some(number) = self.number_of(child) {
+            self.delete_answered(number);
             self.drain(number, cx);
             self.shorten(number, cx.now + self.config.epoch.drain);
         }
@@ -627,6 +650,14 @@ impl Tunnel {
         for number in numbers {
             self.drain(number, cx);
             self.shorten(number, inbound_until);
+            self.delete_answered(number);
+        }
+        self.cleared(cx);
+    }
+
+    fn delete_answered(&mut self, number: EpochNumber) {
+        if let Some(epoch) = self.epoch_mut(number) {
+            epoch.delete_unanswered = false;
         }
     }
 
@@ -643,15 +674,19 @@ impl Tunnel {
         });
         let still_used = shared || newest.is_none_or(|newest| newest.session == session);
         let alive = self.sessions.iter().any(|known| known.id == session);
+        let answers = !self.is_silent(session);
+        self.drain(number, cx);
         if !alive {
-            self.drain(number, cx);
             self.shorten(number, cx.now + self.config.epoch.drain);
-        } else if still_used {
+            return;
+        }
+        if let Some(epoch) = self.epoch_mut(number) {
+            epoch.delete_unanswered = answers;
+        }
+        if still_used {
             cx.ike.delete_child(session, child, cx.now);
-            self.drain(number, cx);
         } else {
             cx.ike.leave(session, self.id, cx.now);
-            self.drain(number, cx);
         }
     }
 

@@ -59,11 +59,9 @@ fn seed_offset(seed: u64) -> std::time::Duration {
 }
 
 #[test]
-fn an_hour_without_esp_leaves_few_epochs_and_the_old_one_comes_back() -> Outcome {
+fn an_hour_without_esp_leaves_few_epochs_and_is_over_within_two_pings() -> Outcome {
     let mut pair = established(621)?;
-    // Longer than the test: the epoch is there to come back to.
     let interval = pair.client_config.ping.interval;
-    let old = pair.open_epoch(pair.client).unwrap();
     let block = pair.world.disturb(Rule::lose(None, Matching::Esp));
     for _ in 0..360 {
         pair.world.run_for(10 * SECOND)?;
@@ -73,8 +71,6 @@ fn an_hour_without_esp_leaves_few_epochs_and_the_old_one_comes_back() -> Outcome
             assert!(status.ike.len() <= 4, "{}", pair.summary(node));
         }
     }
-    let status = pair.status(pair.client).unwrap();
-    assert!(status.epochs.iter().any(|epoch| epoch.number == old.0));
     // The client never says that it knows of no other IKE SA.
     assert!(!pair.world.told(pair.server, |kind| matches!(
         kind,

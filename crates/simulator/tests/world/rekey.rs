@@ -93,16 +93,35 @@ fn the_server_sends_nothing_on_a_new_epoch_before_the_clients_ping() -> Outcome 
 }
 
 #[test]
-fn a_server_that_does_not_wait_sends_on_a_new_epoch_at_once() -> Outcome {
+fn a_server_that_does_not_wait_sends_on_an_epoch_of_its_own_at_once() -> Outcome {
     let mut plan = Plan::default();
     plan.server.epoch.wait = false;
     let mut pair = plan.established(14, crypto())?;
     let old = pair.open_epoch(pair.server).unwrap();
     pair.world.disturb(Rule::lose(None, Matching::Ping));
-    pair.rekey(pair.client);
+    pair.rekey(pair.server);
     pair.await_that("the server switches", SECOND, |pair| {
         pair.open_epoch(pair.server) > Some(old)
     })
+}
+
+#[test]
+fn a_server_that_does_not_wait_follows_its_clients_rekey_when_the_client_has_moved() -> Outcome {
+    let mut plan = Plan::default();
+    plan.server.epoch.wait = false;
+    let mut pair = plan.established(14, crypto())?;
+    let old = pair.open_epoch(pair.server).unwrap();
+    let down = pair.downward(10 * MILLISECOND);
+    let lost = pair.world.disturb(Rule::lose(None, Matching::Ping));
+    pair.rekey(pair.client);
+    pair.world.run_for(500 * MILLISECOND)?;
+    assert_eq!(pair.open_epoch(pair.server), Some(old));
+    pair.world.mend(lost);
+    pair.await_newer(old, SECOND)?;
+    pair.world.stop_flow(down);
+    pair.world.run_for(SECOND)?;
+    assert_eq!(pair.world.account(down).lost(), 0);
+    Ok(())
 }
 
 #[test]
