@@ -11,13 +11,14 @@
 //! each side; the program rewrites each packet, and the kernel forwards the result. Faults on the
 //! router (`Host::drop_packets`) thus act before the NAT, and see what it has rewritten once more.
 //!
-//! - The kernel puts fragments together first, as Linux did for masquerading, and makes new ones.
+//! - Fragments are put together first, as Linux did for masquerading; the kernel cuts them again.
 //! - Everything else, ICMP and TCP included, is forwarded untranslated. ICMP errors about
 //!   translated packets are for the public address, and end at the router.
 //! - IPv6 is not touched.
 //! - If the program ends, UDP and ESP go nowhere.
 
 mod forwarder;
+mod fragments;
 mod order;
 mod packet;
 
@@ -196,9 +197,4 @@ fn route(router: &Host, inside: &[&Iface], outside: &Iface) {
     }
     router.sysctl("net/ipv4/conf/all/rp_filter", "0");
     router.ip_batch(&batch);
-    // A rule that asks for the state of connections makes the kernel put fragments together.
-    router.nft(
-        "table ip whole {\nchain pre {\ntype filter hook prerouting priority raw;\n\
-         ct state new accept\n}\n}\n",
-    );
 }

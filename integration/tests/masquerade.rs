@@ -9,9 +9,10 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::office::{Desk, OfficeTraces};
-use epochgate_integration::topology::SERVER_INNER;
+use epochgate_integration::peer::{PSK, SERVER_ID};
+use epochgate_integration::topology::{SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::traffic::RunningFlow;
-use epochgate_integration::{Account, Epochgate, Office, Packet, UdpFlow, audit};
+use epochgate_integration::{Account, Epochgate, Office, Packet, StrongSwan, UdpFlow, audit};
 use serde_json::Value;
 use std::sync::Barrier;
 use std::thread;
@@ -165,4 +166,84 @@ fn a_second_client_that_chose_the_same_inbound_spi_is_refused_and_comes_back_wit
     }
     let traces = watch.judge_with_refusals(&server);
     assert_each_its_own(&traces, &net.clients);
+}
+
+/// A strongSwan for two clients that keeps their outbound SAs apart by marks, so that its kernel
+/// holds two with the same destination and SPI.
+fn strongswan_with_marks(net: &Office) -> StrongSwan {
+    let mut marks = String::new();
+    let mut connections = String::new();
+    for (desk, mark) in net.clients.iter().zip(1..) {
+        let (name, id, network) = (desk.name(), desk.id(), desk.network());
+        marks += &format!("ip daddr {network} meta mark set {mark}\n");
+        connections += &format!(
+            "{name} {{
+                version = 2
+                local_addrs = {SERVER}
+                local {{
+                    auth = psk
+                    id = {SERVER_ID}
+                }}
+                remote {{
+                    auth = psk
+                    id = {id}
+                }}
+                children {{
+                    {name} {{
+                        local_ts = {SERVER_NET}
+                        remote_ts = {network}
+                        mark_out = {mark}
+                    }}
+                }}
+            }}\n"
+        );
+    }
+    net.server.nft(&format!(
+        "table ip marks {{\nchain out {{\ntype route hook output priority mangle;\n{marks}}}\n}}\n"
+    ));
+    let secrets = format!("secrets {{\nike-all {{\nsecret = \"{PSK}\"\n}}\n}}\n");
+    StrongSwan::start(
+        &net.server,
+        &format!("connections {{\n{connections}}}\n{secrets}"),
+    )
+}
+
+#[test]
+fn where_both_colliding_sas_exist_the_second_client_rekeys_until_the_nat_is_right() {
+    let net = Office::new("masquerade_marks")
+        .round_trip(ROUND_TRIP)
+        .build();
+    let watch = net.watch();
+    let server = strongswan_with_marks(&net);
+    let ping = format!("[tunnel.NAME.ping]\ntarget = \"{SERVER_INNER}\"");
+    let clients: Vec<Epochgate> = net
+        .clients
+        .iter()
+        .map(|desk| Epochgate::start_with_spis(&desk.host, &desk.config(&ping), &[COLLIDING_SPI]))
+        .collect();
+
+    for (client, desk) in clients.iter().zip(&net.clients) {
+        let began = Instant::now();
+        client.command(&["up", "net"]);
+        client.wait_for("net", LIMIT, is_open);
+        println!("{}: open after {:?}", desk.name(), began.elapsed());
+    }
+    println!(
+        "{}\n{}\n{}",
+        server.sas(),
+        clients[0].log(),
+        clients[1].log()
+    );
+    for (up, down) in talk(&net) {
+        up.assert_perfect();
+        down.assert_perfect();
+    }
+    println!("{:?}", net.nat.counters());
+    let misdelivered = watch.judge_beside_server().misdelivered();
+    println!("{misdelivered:?} ESP packets went to the wrong client");
+    assert!(
+        misdelivered[0] > 0,
+        "the NAT took them for the first client's"
+    );
+    assert_eq!(misdelivered[1], 0);
 }

@@ -247,7 +247,7 @@ impl Kernel {
         for request in spec::larval_sas(specs) {
             let cleared = match self.requests.allocate_spi(&request).await {
                 Ok(SaEntry { sa, .. }) => match sa.id() {
-                    Some(id) => self.requests.delete_sa(id).await,
+                    Some(id) => self.delete_larval(id).await,
                     None => Ok(()),
                 },
                 Err(error) => Err(error),
@@ -257,6 +257,14 @@ impl Kernel {
                 tracing::debug!("{error}");
             }
         }
+    }
+
+    async fn delete_larval(&mut self, id: epochgate_xfrm::SaId) -> epochgate_xfrm::Result<()> {
+        self.requests.delete_sa(id).await?;
+        if let Some(id) = read::sa_id(id) {
+            *self.own.removed_sas.entry(id).or_default() += 1;
+        }
+        Ok(())
     }
 
     async fn remove_policies(&mut self, keys: &[PolicyKey]) -> Outcome {
@@ -350,7 +358,9 @@ impl Own {
                     source: SocketAddr::new(mapping.new_address, mapping.new_port),
                 })
             }
-            Raw::Overrun | Raw::FlushSa(_) | Raw::FlushPolicy => {
+            // None of our own events was lost.
+            Raw::FlushSa(_) | Raw::FlushPolicy => Some(XfrmEvent::Overrun),
+            Raw::Overrun => {
                 // Which of our own events were lost is not known.
                 self.removed_sas.clear();
                 self.removed_policies.clear();

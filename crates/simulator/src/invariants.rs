@@ -8,7 +8,7 @@ use epochgate_controller::io::SaId;
 
 use crate::kernel::Drop;
 use crate::node::Node;
-use crate::packet::{Body, Frame, Packet};
+use crate::packet::{Body, Packet};
 use crate::trace::Trace;
 use crate::world::{NodeId, World};
 
@@ -18,7 +18,10 @@ const STEPS_AT_ONCE_MAX: u32 = 20_000;
 /// Something that left a node, or ended in one, in the step under check.
 #[derive(Clone, Debug)]
 pub(crate) enum Observed {
-    Left(NodeId, Frame),
+    /// Left through an SA.
+    Encrypted(NodeId, SaId, Packet),
+    /// Left in clear.
+    InClear(NodeId, Packet),
     Ended(NodeId, Packet, Drop),
     /// Arrived once more, or after a later one without excuse.
     Misplaced(NodeId, Packet),
@@ -88,10 +91,14 @@ fn nothing_but_pings_leaves_a_client_on_an_unproven_epoch(world: &World) -> Resu
 /// policies are in the kernel until it is taken down or is no longer configured.
 fn no_packet_leaves_in_clear(world: &World) -> Result<(), Violation> {
     for observed in &world.observed {
-        let Observed::Left(id, Frame::Clear(packet)) = observed else {
+        let Observed::InClear(id, packet) = observed else {
             continue;
         };
-        let covered = world.node(*id).protected.values().flatten();
+        let node = world.node(*id);
+        if world.now() < node.exposed_until {
+            continue;
+        }
+        let covered = node.protected.values().flatten();
         let mut covered = covered.filter(|(local, remote)| {
             local.contains(&packet.source) && remote.contains(&packet.destination)
         });
@@ -124,7 +131,7 @@ fn a_waiting_server_sends_nothing_before_something_arrived(world: &World) -> Res
 fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation> {
     for observed in &world.observed {
         match observed {
-            Observed::Left(..) => {}
+            Observed::Encrypted(..) | Observed::InClear(..) => {}
             Observed::Misplaced(node, packet) => {
                 let what = format!("{packet:?} twice or out of order at {node:?}");
                 return Err(world.violation("I4", what));
@@ -145,10 +152,8 @@ fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation>
 fn nothing_foreign_is_touched(world: &World) -> Result<(), Violation> {
     // In the other kernels nothing happened in this step.
     for node in world.nodes().filter(|node| node.touched) {
-        let (policy, sa) = &node.foreign;
-        let same = node.kernel.policy(&policy.key) == Some(policy);
-        if !same || node.kernel.packets(sa.id).is_none() {
-            return Err(world.violation("I6", "a foreign policy or SA is gone".into()));
+        if let Some(what) = node.foreign.touched_in(&node.kernel) {
+            return Err(world.violation("I6", what));
         }
     }
     Ok(())
@@ -165,10 +170,8 @@ fn time_moves_on(world: &World) -> Result<(), Violation> {
 /// What left through SAs of ours in this step.
 fn left_through_epochs(world: &World) -> impl Iterator<Item = (&Node, SaId, &Packet)> {
     world.observed.iter().filter_map(|observed| match observed {
-        Observed::Left(id, Frame::Esp { sa, inner, .. }) => Some((world.node(*id), *sa, inner)),
-        Observed::Left(_, Frame::Ike(_) | Frame::Keepalive { .. } | Frame::Clear(_))
-        | Observed::Ended(..)
-        | Observed::Misplaced(..) => None,
+        Observed::Encrypted(id, sa, inner) => Some((world.node(*id), *sa, inner)),
+        Observed::InClear(..) | Observed::Ended(..) | Observed::Misplaced(..) => None,
     })
 }
 

@@ -4,8 +4,10 @@
 //! chance comes from a seed, and the invariants of [`invariants`] are checked after every step, so
 //! that a seed which violates one replays it exactly.
 
+pub mod conformance;
 mod crypto;
 pub mod diagram;
+mod foreign;
 pub mod invariants;
 pub mod kernel;
 pub mod network;

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use epochgate_controller::config::{Config, OnStop, Role, TunnelConfig, TunnelName};
 use epochgate_controller::event::{EpochNumber, Event, EventKind};
 use epochgate_controller::io::{
-    Command, CommandId, CommandOutcome, PingNonce, PolicyAction, PolicySpec, RouteSpec,
-    SaDirection, SaId, SaMove, SaSpec,
+    Command, CommandId, CommandOutcome, PingNonce, PolicyAction, RouteSpec, SaDirection, SaId,
+    SaMove,
 };
 use epochgate_controller::{Controller, Timestamp};
 use ipnet::IpNet;
 
 use crate::crypto::Seeded;
+use crate::foreign::Foreign;
 use crate::kernel::Kernel;
 use crate::world::NatId;
 
@@ -76,11 +77,15 @@ pub struct Node {
     pub(crate) assigned: BTreeSet<IpAddr>,
     /// The host has no power.
     pub(crate) is_off: bool,
+    /// It stands still: what its kernel and daemon owe each other waits in the world.
+    pub(crate) is_suspended: bool,
     /// When its applications begin to send.
     pub(crate) applications_from: Timestamp,
     pub(crate) kernel_events: u64,
     pub(crate) keepalives: u64,
-    pub(crate) foreign: (PolicySpec, SaSpec),
+    pub(crate) foreign: Foreign,
+    /// Until when somebody else's doing excuses what leaves in clear.
+    pub(crate) exposed_until: Timestamp,
 }
 
 impl Node {
@@ -93,6 +98,9 @@ impl Node {
 
     /// When it wants to do something by itself.
     pub(crate) fn due(&self) -> Option<Timestamp> {
+        if self.is_suspended {
+            return None;
+        }
         match (self.wake_at, self.kernel_due) {
             (Some(wake_at), Some(kernel_due)) => Some(wake_at.min(kernel_due)),
             (wake_at, kernel_due) => wake_at.or(kernel_due),

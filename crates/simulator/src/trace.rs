@@ -140,6 +140,11 @@ impl Trace {
         }
     }
 
+    /// Whether anything is recorded.
+    pub(crate) fn is_on(&self) -> bool {
+        self.recording != Recording::Off
+    }
+
     /// Records, if anything is recorded: `what` is not evaluated otherwise.
     pub(crate) fn note(&mut self, at: Timestamp, what: impl FnOnce() -> Happened) {
         match self.recording {

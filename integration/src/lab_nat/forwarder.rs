@@ -1,5 +1,6 @@
 //! The NAT's program: packets from two TUN interfaces through a [`Masquerade`] and back.
 
+use super::fragments::Fragments;
 use super::order::{LabCounters, Order};
 use super::packet;
 use crate::sys;
@@ -37,6 +38,7 @@ pub fn forward(names: [&str; 2], public: Ipv4Addr) -> io::Result<()> {
     ];
     let mut forwarder = Forwarder {
         nat: Masquerade::new(IpAddr::V4(public), MasqueradeSettings::default()),
+        fragments: Fragments::default(),
         began: Instant::now(),
         down_until: None,
         truth: BTreeMap::new(),
@@ -80,6 +82,7 @@ fn answer(line: &str) -> io::Result<()> {
 #[derive(Debug)]
 struct Forwarder {
     nat: Masquerade,
+    fragments: Fragments,
     began: Instant,
     /// Rebooting: nothing is forwarded before, and then nothing is known.
     down_until: Option<Instant>,
@@ -114,6 +117,8 @@ impl Forwarder {
             self.counters.while_down += 1;
             return None;
         }
+        let whole = self.fragments.complete(Instant::now(), bytes)?;
+        let bytes = &*whole;
         let Ok(packet) = packet::read(bytes) else {
             self.counters.unreadable += 1;
             return None;
@@ -219,6 +224,7 @@ mod tests {
     fn forwarder() -> Forwarder {
         Forwarder {
             nat: Masquerade::new(PUBLIC, MasqueradeSettings::default()),
+            fragments: Fragments::default(),
             began: Instant::now(),
             down_until: None,
             truth: BTreeMap::new(),

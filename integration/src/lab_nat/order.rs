@@ -117,7 +117,7 @@ pub struct LabCounters {
     pub misdelivered: u64,
     /// What came while it was rebooting.
     pub while_down: u64,
-    /// What could not be read as UDP or ESP, fragments included.
+    /// What could not be read as UDP or ESP.
     pub unreadable: u64,
 }
 

@@ -12,7 +12,7 @@ const NAT_T_PORT: u16 = 4500;
 pub(super) enum Unreadable {
     /// No complete IPv4 packet with ESP or UDP in it.
     Malformed,
-    /// A fragment: the kernel was to put them together.
+    /// A fragment, of a packet that was not put together.
     Fragment,
 }
 

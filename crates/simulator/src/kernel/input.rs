@@ -23,7 +23,7 @@ impl Kernel {
                 inner,
             } => match self.decapsulate(id, (source, encapsulation), sequence, key.expose(), now) {
                 Ok(reqid) => self.admit(inner, Some(reqid), now),
-                Err(why) => self.effects.push_back(Effect::Dropped(inner, why)),
+                Err(why) => self.drop_packet(inner, why),
             },
         }
     }
@@ -41,14 +41,15 @@ impl Kernel {
         if sa.spec.encapsulation.is_some() != encapsulation.is_some() {
             return Err(Drop::Encapsulation);
         }
+        if !sa.is_new(sequence) {
+            return Err(Drop::Replayed);
+        }
         if sa.spec.key.expose() != key {
             return Err(Drop::WrongKey);
         }
-        if !sa.take_sequence(sequence) {
-            return Err(Drop::Replayed);
-        }
+        sa.take_sequence(sequence);
         sa.packets += 1;
-        let (reqid, report) = (sa.spec.reqid, sa.report);
+        let (reqid, report) = (sa.spec.reqid, sa.report_due());
         let peer = |source, ports: Option<Encapsulation>| {
             ports.map(|ports| SocketAddr::new(source, ports.source_port))
         };
@@ -58,13 +59,11 @@ impl Kernel {
         );
         self.effects.push_back(Effect::Authenticated(id));
         if report {
-            self.effects
-                .push_back(Effect::Event(XfrmEvent::FirstPacket(id)));
+            self.tell(XfrmEvent::FirstPacket(id));
         }
         // Again with every packet: the SA stays as it is (`km_new_mapping`).
         if let Some(source) = seen.filter(|_| seen != known) {
-            let event = XfrmEvent::MappingChanged { sa: id, source };
-            self.effects.push_back(Effect::Event(event));
+            self.tell(XfrmEvent::MappingChanged { sa: id, source });
         }
         Ok(reqid)
     }
@@ -92,6 +91,7 @@ impl Kernel {
         };
         let behind = self.serves(packet.destination);
         let effect = match packet.body {
+            _ if !admitted && policy.is_none() => Effect::Dropped(packet, Drop::NoInboundPolicy),
             _ if !admitted => Effect::Dropped(packet, Drop::InboundPolicy),
             _ if !here && !behind => Effect::Dropped(packet, Drop::NoRoute),
             Body::EchoRequest(nonce) if here => {

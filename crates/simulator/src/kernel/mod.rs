@@ -4,17 +4,20 @@
 //! `Effect`s. Everything that is modelled was measured on a real kernel first; what was not is not
 //! here (marks, interfaces, path MTU).
 
+mod failure;
 mod input;
+mod intrusion;
 mod operation;
 mod output;
 mod sa;
+mod timing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use epochgate_controller::io::{
-    PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaId, XfrmError, XfrmEvent,
+    PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaId, SaSpec, XfrmEvent,
 };
 use epochgate_controller::{REQIDS, Timestamp};
 use ipnet::IpNet;
@@ -22,6 +25,9 @@ use ipnet::IpNet;
 use crate::packet::{Frame, Packet};
 use crate::random::Random;
 use sa::{Entry, Sa};
+
+pub use failure::{Failure, OpKind};
+pub(crate) use timing::{Slack, Timing};
 
 /// Packets that a policy holds; the next is refused (`XFRM_MAX_QUEUE_LEN` is 100, checked before one
 /// is added).
@@ -33,12 +39,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// A queue whose wait has grown to this is purged when it is tried again (`XFRM_QUEUE_TMO_MAX`): all
 /// in all about 205 s after its first packet.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// How long a larval SA keeps another ACQUIRE away (`net.core.xfrm_acq_expires`).
-const LARVAL: Duration = Duration::from_secs(30);
-
-/// When a queue is released after an update that lets it go: measured up to 30 ms.
-const RELEASE: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_millis(30);
 
 /// What the kernel does to the world.
 #[derive(Clone, Debug)]
@@ -70,32 +70,18 @@ pub enum Drop {
     WrongKey,
     /// XfrmInStateSeqError: arrived already, or outside the replay window.
     Replayed,
-    /// XfrmInTmplMismatch or XfrmInNoPols: came in clear or through an SA that the policy does not
-    /// name.
+    /// XfrmInTmplMismatch: came in clear or through an SA that the policy does not name.
     InboundPolicy,
-    /// XfrmOutPolError: the pinned SA has another reqid.
+    /// XfrmInNoPols: came through an SA, and no policy is for it.
+    NoInboundPolicy,
+    /// XfrmOutPolError: what has the pinned SPI is another SA: of another reqid or another source.
     OutboundPolicy,
+    /// XfrmOutNoStates: it met a hold where the kernel does not queue: an ICMPv6 echo reply
+    /// (`icmpv6_echo_reply` looks up without XFRM_LOOKUP_QUEUE), or a packet that a hold let go
+    /// into another hold.
+    NotQueued,
     /// Nobody here or behind has that address.
     NoRoute,
-}
-
-/// A kind of operation that can be made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpKind {
-    /// An inbound SA added.
-    AddInbound,
-    /// An outbound SA added.
-    AddOutbound,
-    /// An SA moved.
-    MoveSa,
-    /// An SA removed.
-    RemoveSa,
-    /// Policies created.
-    CreatePolicies,
-    /// Policies updated.
-    UpdatePolicies,
-    /// A counter read.
-    ReadPackets,
 }
 
 /// One kernel.
@@ -104,10 +90,15 @@ pub struct Kernel {
     addresses: Vec<IpAddr>,
     behind: Vec<IpNet>,
     sas: BTreeMap<SaId, Entry>,
+    /// Larval SAs without an SPI, by reqid and whether their addresses are IPv6, and their ends.
+    unnumbered: BTreeMap<(u32, bool), Timestamp>,
     policies: BTreeMap<PolicyKey, Policy>,
-    /// Reqids for which an ACQUIRE is under way, and until when.
-    acquiring: BTreeMap<u32, Timestamp>,
-    failing: Vec<(OpKind, XfrmError)>,
+    /// Whether anybody listens to ACQUIRE: else there are no larval SAs (`km_query`).
+    listening: bool,
+    timing: Timing,
+    failing: Vec<(OpKind, Failure)>,
+    /// Events that the listeners' socket has no room for.
+    overrun: u32,
     effects: VecDeque<Effect>,
     random: Random,
 }
@@ -134,8 +125,11 @@ impl Kernel {
             behind,
             sas: BTreeMap::new(),
             policies: BTreeMap::new(),
-            acquiring: BTreeMap::new(),
+            unnumbered: BTreeMap::new(),
+            listening: false,
+            timing: Timing::default(),
             failing: Vec::new(),
+            overrun: 0,
             effects: VecDeque::new(),
             random,
         }
@@ -153,7 +147,12 @@ impl Kernel {
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
         let retries = self.policies.values().filter_map(|policy| policy.retry);
         let ends = self.sas.values().map(Entry::ends);
-        retries.map(|retry| retry.at).chain(ends).min()
+        let larval = self.unnumbered.values().copied();
+        retries
+            .map(|retry| retry.at)
+            .chain(ends)
+            .chain(larval)
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
@@ -169,14 +168,14 @@ impl Kernel {
         }
     }
 
-    /// The next operation of this kind fails.
-    pub(crate) fn fail_next(&mut self, kind: OpKind, error: XfrmError) {
-        self.failing.push((kind, error));
+    /// Whether a daemon listens to the kernel's events.
+    pub(crate) fn set_listening(&mut self, listening: bool) {
+        self.listening = listening;
     }
 
-    /// No operation fails any more.
-    pub(crate) fn fail_no_more(&mut self) {
-        self.failing.clear();
+    /// Sets what its timers do.
+    pub(crate) fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
     }
 
     /// The SAs that have keys, whoever owns them.
@@ -192,9 +191,9 @@ impl Kernel {
             .map(|sa| sa.spec.id)
     }
 
-    /// The policies whose reqid is in our range.
+    /// The policies whose reqid is in our range, and the exemptions beside them.
     pub fn our_policies(&self) -> impl Iterator<Item = &PolicySpec> {
-        self.policies().filter(|spec| operation::is_ours(spec))
+        self.policies().filter(|spec| self.is_ours(spec))
     }
 
     /// Packets that passed an SA.
@@ -217,6 +216,12 @@ impl Kernel {
     /// The packets that wait.
     pub(crate) fn held_packets(&self) -> impl Iterator<Item = &Packet> {
         self.policies.values().flat_map(|policy| &policy.held)
+    }
+
+    /// An SA that has keys, as it was added or moved.
+    #[must_use]
+    pub fn sa(&self, id: SaId) -> Option<&SaSpec> {
+        self.sas.get(&id)?.sa().map(|sa| &sa.spec)
     }
 
     /// Packets that wait.
@@ -262,7 +267,25 @@ impl Kernel {
         self.sas.get_mut(&id).and_then(Entry::sa_mut)
     }
 
+    /// Tells the listeners, unless their socket is full.
+    fn tell(&mut self, event: XfrmEvent) {
+        if !self.listening {
+            return;
+        }
+        let lost = self.overrun > 0;
+        self.overrun = self.overrun.saturating_sub(1);
+        let told = if lost { XfrmEvent::Overrun } else { event };
+        self.effects.push_back(Effect::Event(told));
+    }
+
+    fn drop_packet(&mut self, packet: Packet, why: Drop) {
+        self.effects.push_back(Effect::Dropped(packet, why));
+    }
+
+    /// Ends SAs that are over. A larval one expires like any other (`xfrm_timer_handler`); without
+    /// an SPI it is nobody's business.
     fn expire(&mut self, now: Timestamp) {
+        self.unnumbered.retain(|_, until| *until > now);
         let ended: Vec<SaId> = self
             .sas
             .iter()
@@ -270,10 +293,8 @@ impl Kernel {
             .map(|(id, _)| *id)
             .collect();
         for id in ended {
-            if let Some(Entry::Mature(_)) = self.sas.remove(&id) {
-                self.effects
-                    .push_back(Effect::Event(XfrmEvent::Expired(id)));
-            }
+            self.sas.remove(&id);
+            self.tell(XfrmEvent::Expired(id));
         }
     }
 }

@@ -3,18 +3,43 @@
 use std::collections::VecDeque;
 
 use epochgate_controller::io::{
-    FoundSa, PolicyAction, PolicyKey, PolicySpec, SaDirection, SaId, SaMove, SaSpec, XfrmError,
+    FoundSa, PolicyAction, PolicyKey, PolicyScope, PolicySpec, SaId, SaMove, SaSpec, XfrmError,
     XfrmOp, XfrmReply,
 };
 use epochgate_controller::{REQIDS, Timestamp};
 
 use super::sa::{Entry, Sa};
-use super::{Drop, Effect, Kernel, OpKind, Policy, RELEASE, RETRY_FIRST, Retry};
+use super::{Drop, Failure, Kernel, Policy, RETRY_FIRST, Retry};
 
 impl Kernel {
     pub(crate) fn perform(&mut self, op: XfrmOp, now: Timestamp) -> Result<XfrmReply, XfrmError> {
         self.expire(now);
-        self.injected(&op)?;
+        match self.failure_of(&op) {
+            None => self.complete(op, now),
+            Some(Failure::Refused(error)) => Err(error),
+            Some(Failure::Unanswered(error)) => {
+                let _ = self.complete(op, now);
+                Err(error)
+            }
+            Some(Failure::Halfway(error)) => {
+                // Creation is all or none; the other batches stop where they are.
+                match op {
+                    XfrmOp::UpdatePolicies(mut specs) => {
+                        specs.truncate(specs.len() / 2);
+                        let _ = self.complete(XfrmOp::UpdatePolicies(specs), now);
+                    }
+                    XfrmOp::RemovePolicies(mut keys) => {
+                        keys.truncate(keys.len() / 2);
+                        let _ = self.complete(XfrmOp::RemovePolicies(keys), now);
+                    }
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn complete(&mut self, op: XfrmOp, now: Timestamp) -> Result<XfrmReply, XfrmError> {
         match op {
             XfrmOp::ReadOurs => Ok(self.ours()),
             XfrmOp::AddSa(spec) => self.add_sa(spec, now),
@@ -36,46 +61,17 @@ impl Kernel {
                 }
                 Ok(XfrmReply::Done)
             }
-            XfrmOp::ReadPackets(id) => match self.packets(id) {
-                Some(packets) => Ok(XfrmReply::Packets(packets)),
+            XfrmOp::ReadPackets(id) => match self.sas.get(&id) {
+                Some(Entry::Mature(sa)) => Ok(XfrmReply::Packets(sa.packets)),
+                Some(Entry::Larval { .. }) => Ok(XfrmReply::Packets(0)),
                 None => Err(missing()),
             },
             XfrmOp::ReportFirst { sa, on } => {
-                let sa = self.mature(sa).ok_or_else(missing)?;
-                sa.report = on;
+                self.complete_one(sa)?.set_report(on);
                 Ok(XfrmReply::Done)
             }
             // The model has no xfrm interfaces: nothing is routed to them.
             XfrmOp::AddInterface(_) | XfrmOp::RemoveInterface(_) => Ok(XfrmReply::Done),
-        }
-    }
-
-    fn injected(&mut self, op: &XfrmOp) -> Result<(), XfrmError> {
-        let kind = match op {
-            XfrmOp::AddSa(spec) => match spec.direction {
-                SaDirection::Inbound { .. } => OpKind::AddInbound,
-                SaDirection::Outbound => OpKind::AddOutbound,
-            },
-            XfrmOp::MoveSa(_) => OpKind::MoveSa,
-            XfrmOp::RemoveSa(_) => OpKind::RemoveSa,
-            XfrmOp::CreatePolicies(_) => OpKind::CreatePolicies,
-            XfrmOp::UpdatePolicies(_) => OpKind::UpdatePolicies,
-            XfrmOp::ReadPackets(_) => OpKind::ReadPackets,
-            XfrmOp::ReadOurs
-            | XfrmOp::RemovePolicies(_)
-            | XfrmOp::ReportFirst { .. }
-            | XfrmOp::AddInterface(_)
-            | XfrmOp::RemoveInterface(_) => {
-                return Ok(());
-            }
-        };
-        let next = self
-            .failing
-            .iter()
-            .position(|(failing, _)| *failing == kind);
-        match next {
-            Some(index) => Err(self.failing.remove(index).1),
-            None => Ok(()),
         }
     }
 
@@ -99,15 +95,14 @@ impl Kernel {
         if self.sas.contains_key(&spec.id) {
             return Err(XfrmError::Exists("File exists".into()));
         }
-        let id = spec.id;
-        self.sas
-            .insert(id, Entry::Mature(Box::new(Sa::new(spec, now))));
+        let sa = Sa::new(spec, &self.timing, now);
+        self.sas.insert(sa.spec.id, Entry::Mature(Box::new(sa)));
         Ok(XfrmReply::Done)
     }
 
     /// In its place where the destination stays, else beside the old one.
     fn move_sa(&mut self, change: &SaMove) -> Result<XfrmReply, XfrmError> {
-        let moved = self.mature(change.from).ok_or_else(missing)?.moved(change);
+        let moved = self.complete_one(change.from)?.moved(change);
         let taken = change.from != change.to && self.sas.contains_key(&change.to);
         if taken {
             return Err(XfrmError::Exists("File exists".into()));
@@ -115,6 +110,15 @@ impl Kernel {
         let packets = moved.packets;
         self.sas.insert(change.to, Entry::Mature(Box::new(moved)));
         Ok(XfrmReply::Packets(packets))
+    }
+
+    /// An SA that has keys. A larval one can be read and removed, and nothing else.
+    fn complete_one(&mut self, id: SaId) -> Result<&mut Sa, XfrmError> {
+        match self.sas.get_mut(&id) {
+            Some(Entry::Mature(sa)) => Ok(sa),
+            Some(Entry::Larval { .. }) => Err(XfrmError::Other("Invalid argument".into())),
+            None => Err(missing()),
+        }
     }
 
     /// All or none.
@@ -140,14 +144,15 @@ impl Kernel {
     /// The shell removes the larval SA of a hold's last ACQUIRE when it writes the hold.
     fn let_hold_call(&mut self, spec: &PolicySpec) {
         if let PolicyAction::Hold { reqid } = spec.action {
-            self.acquiring.remove(&reqid);
+            self.unnumbered.remove(&(reqid, is_ipv6(&spec.key)));
         }
     }
 
     /// Puts a policy in another's place: what that one held is tried at once, by a timer.
-    fn update(&mut self, spec: PolicySpec, now: Timestamp) {
+    pub(super) fn update(&mut self, spec: PolicySpec, now: Timestamp) {
         self.let_hold_call(&spec);
-        let release = self.random.between(RELEASE.start, RELEASE.end);
+        let release = self.timing.release();
+        let release = self.random.between(release.start, release.end);
         let policy = self.policies.entry(spec.key).or_insert_with(|| Policy {
             spec,
             held: VecDeque::new(),
@@ -157,36 +162,59 @@ impl Kernel {
         if !policy.held.is_empty() {
             policy.retry = Some(Retry {
                 at: now + release,
-                waited: RETRY_FIRST / 2,
+                waited: RETRY_FIRST,
             });
         }
     }
 
-    fn remove_policy(&mut self, key: PolicyKey) {
+    pub(super) fn remove_policy(&mut self, key: PolicyKey) {
         let Some(policy) = self.policies.remove(&key) else {
             return;
         };
         for packet in policy.held {
-            self.effects
-                .push_back(Effect::Dropped(packet, Drop::QueuePurged));
+            self.drop_packet(packet, Drop::QueuePurged);
         }
     }
 
-    /// Puts in a policy or SA of somebody else.
-    pub(crate) fn add_foreign(&mut self, policy: PolicySpec, sa: SaSpec, now: Timestamp) {
-        self.update(policy, now);
-        self.sas
-            .insert(sa.id, Entry::Mature(Box::new(Sa::new(sa, now))));
+    /// By reqid. An exemption has none; it is ours if it exempts from a policy of ours and comes
+    /// before it, or stands before an interface of ours (as the daemon itself reads the SPD).
+    pub(super) fn is_ours(&self, spec: &PolicySpec) -> bool {
+        let key = &spec.key;
+        match spec.action {
+            PolicyAction::Exempt if key.scope != PolicyScope::Everything => true,
+            PolicyAction::Exempt if key.icmpv6_type.is_some() => {
+                let exempted_from = PolicyKey {
+                    icmpv6_type: None,
+                    ..*key
+                };
+                let beside = self.policies.get(&exempted_from);
+                beside.is_some_and(|beside| {
+                    has_our_reqid(&beside.spec) && spec.priority < beside.spec.priority
+                })
+            }
+            PolicyAction::Exempt => self.policies().any(|other| {
+                let everything = PolicyScope::Everything;
+                let same = PolicyKey {
+                    scope: everything,
+                    ..other.key
+                };
+                matches!(other.key.scope, PolicyScope::Of(_))
+                    && same == *key
+                    && other.priority == spec.priority
+            }),
+            PolicyAction::Hold { .. } | PolicyAction::Pin { .. } | PolicyAction::Accept { .. } => {
+                has_our_reqid(spec)
+            }
+        }
     }
+}
 
-    /// Takes a policy away as somebody else would.
-    pub(crate) fn steal_policy(&mut self, key: PolicyKey) {
-        self.remove_policy(key);
-    }
-
-    /// Takes an SA away as somebody else would; false if it was not there.
-    pub(crate) fn steal_sa(&mut self, id: SaId) -> bool {
-        self.sas.remove(&id).is_some()
+fn has_our_reqid(spec: &PolicySpec) -> bool {
+    match spec.action {
+        PolicyAction::Exempt => false,
+        PolicyAction::Hold { reqid }
+        | PolicyAction::Pin { reqid, .. }
+        | PolicyAction::Accept { reqid } => REQIDS.contains(&reqid),
     }
 }
 
@@ -194,12 +222,7 @@ fn missing() -> XfrmError {
     XfrmError::Missing("No such process".into())
 }
 
-/// By reqid; an exemption has none and is known by its priority, which nobody else uses here.
-pub(super) fn is_ours(spec: &PolicySpec) -> bool {
-    match spec.action {
-        PolicyAction::Exempt => true,
-        PolicyAction::Hold { reqid }
-        | PolicyAction::Pin { reqid, .. }
-        | PolicyAction::Accept { reqid } => REQIDS.contains(&reqid),
-    }
+/// Whose placeholder addresses a hold has.
+pub(super) fn is_ipv6(key: &PolicyKey) -> bool {
+    key.source.addr().is_ipv6()
 }

@@ -2,52 +2,47 @@
 
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{
-    ControlPing, PolicyAction, PolicyDirection, PolicyKey, SaId, XfrmEvent,
+    ControlPing, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaId, XfrmEvent,
 };
 
+use super::operation::is_ipv6;
 use super::sa::Entry;
-use super::{Drop, Effect, HELD_MAX, Kernel, LARVAL, RETRY_FIRST, RETRY_MAX, Retry};
+use super::{Drop, Effect, HELD_MAX, Kernel, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::packet::{Body, Frame, Packet};
 
 /// What a policy does with a packet now.
 enum Way {
     Clear,
     Through(SaId),
-    /// No SA fits: it waits, and this reqid is asked for.
-    Hold(u32),
+    /// No SA fits: whoever can wait waits.
+    Hold,
     Refuse,
 }
 
 impl Kernel {
     /// A packet from an application, forwarded, or the kernel's own.
     pub(crate) fn send(&mut self, packet: Packet, now: Timestamp) {
+        self.expire(now);
         let Some(spec) = self.lookup(PolicyDirection::Out, &packet) else {
             self.transmit_clear(packet);
             return;
         };
-        match self.way(spec.action, now) {
+        match self.way(&spec, now) {
             Way::Clear => self.transmit_clear(packet),
             Way::Through(sa) => self.encapsulate(sa, packet),
-            Way::Hold(reqid) => {
-                self.acquire(reqid, now);
-                self.hold(spec.key, packet, now);
-            }
-            Way::Refuse => {
-                self.effects
-                    .push_back(Effect::Dropped(packet, Drop::OutboundPolicy));
-                self.purge(spec.key);
-            }
+            Way::Hold if is_icmpv6_echo_reply(&packet) => self.drop_packet(packet, Drop::NotQueued),
+            Way::Hold => self.hold(spec.key, packet, now),
+            Way::Refuse => self.drop_packet(packet, Drop::OutboundPolicy),
         }
     }
 
     /// A control ping: through the named SA by a policy of its socket alone.
-    pub(crate) fn ping(&mut self, ping: &ControlPing) -> Result<(), String> {
+    ///
+    /// Where there is no such SA it fails, and the larval SA of its ACQUIRE takes the SPI.
+    pub(crate) fn ping(&mut self, ping: &ControlPing, now: Timestamp) -> Result<(), String> {
+        self.expire(now);
         if !self.addresses.contains(&ping.source) {
             return Err("Cannot assign requested address".into());
-        }
-        match self.mature(ping.sa) {
-            Some(sa) if sa.spec.reqid == ping.reqid => {}
-            Some(_) | None => return Err("Resource temporarily unavailable".into()),
         }
         let packet = Packet {
             source: ping.source,
@@ -55,45 +50,67 @@ impl Kernel {
             body: Body::EchoRequest(ping.nonce),
             waited: false,
         };
-        self.encapsulate(ping.sa, packet);
-        Ok(())
-    }
-
-    fn way(&mut self, action: PolicyAction, now: Timestamp) -> Way {
-        self.expire(now);
-        match action {
-            PolicyAction::Exempt => Way::Clear,
-            PolicyAction::Hold { reqid } => Way::Hold(reqid),
-            PolicyAction::Accept { .. } => Way::Refuse,
-            PolicyAction::Pin { reqid, sa, .. } => match self.sas.get(&sa) {
-                Some(Entry::Mature(found)) if found.spec.reqid == reqid => Way::Through(sa),
-                Some(Entry::Mature(_)) => Way::Refuse,
-                Some(Entry::Larval { .. }) => Way::Hold(reqid),
-                None => {
-                    // The larval SA of the ACQUIRE takes the pinned SPI.
-                    let until = now + LARVAL;
-                    self.sas.insert(sa, Entry::Larval { reqid, until });
-                    Way::Hold(reqid)
-                }
-            },
+        match self.through(ping.reqid, ping.sa, ping.outer_source, now) {
+            Way::Through(sa) => {
+                self.encapsulate(sa, packet);
+                Ok(())
+            }
+            Way::Hold => Err("Resource temporarily unavailable".into()),
+            Way::Clear | Way::Refuse => {
+                self.drop_packet(packet, Drop::OutboundPolicy);
+                Err("File exists".into())
+            }
         }
     }
 
-    fn acquire(&mut self, reqid: u32, now: Timestamp) {
-        if self.acquiring.get(&reqid).is_none_or(|until| *until <= now) {
-            self.acquiring.insert(reqid, now + LARVAL);
-            self.effects
-                .push_back(Effect::Event(XfrmEvent::Acquire { reqid }));
+    fn way(&mut self, spec: &PolicySpec, now: Timestamp) -> Way {
+        match spec.action {
+            PolicyAction::Exempt => Way::Clear,
+            PolicyAction::Hold { reqid } => {
+                self.acquire(reqid, is_ipv6(&spec.key), now);
+                Way::Hold
+            }
+            PolicyAction::Accept { .. } => Way::Refuse,
+            PolicyAction::Pin { reqid, sa, source } => self.through(reqid, sa, source, now),
+        }
+    }
+
+    /// By a template with an SPI (`xfrm_state_find`): the SA must have its reqid and addresses, else
+    /// whatever has its SPI is in the way.
+    fn through(&mut self, reqid: u32, id: SaId, source: std::net::IpAddr, now: Timestamp) -> Way {
+        match self.sas.get(&id) {
+            Some(Entry::Mature(sa)) if sa.spec.reqid == reqid && sa.spec.source == source => {
+                Way::Through(id)
+            }
+            Some(Entry::Larval { reqid: larval, .. }) if *larval == reqid => Way::Hold,
+            Some(Entry::Mature(_) | Entry::Larval { .. }) => Way::Refuse,
+            None => {
+                if self.listening {
+                    // The larval SA of the ACQUIRE takes the pinned SPI.
+                    let until = now + self.timing.lifetime(self.timing.larval);
+                    self.sas.insert(id, Entry::Larval { reqid, until });
+                    self.tell(XfrmEvent::Acquire { reqid });
+                }
+                Way::Hold
+            }
+        }
+    }
+
+    fn acquire(&mut self, reqid: u32, ipv6: bool, now: Timestamp) {
+        let until = now + self.timing.lifetime(self.timing.larval);
+        if self.listening && !self.unnumbered.contains_key(&(reqid, ipv6)) {
+            self.unnumbered.insert((reqid, ipv6), until);
+            self.tell(XfrmEvent::Acquire { reqid });
         }
     }
 
     fn hold(&mut self, key: PolicyKey, packet: Packet, now: Timestamp) {
+        let first = self.timing.queue(RETRY_FIRST);
         let Some(policy) = self.policies.get_mut(&key) else {
             return;
         };
         if policy.held.len() >= HELD_MAX {
-            self.effects
-                .push_back(Effect::Dropped(packet, Drop::QueueFull));
+            self.drop_packet(packet, Drop::QueueFull);
             return;
         }
         policy.held.push_back(Packet {
@@ -101,43 +118,56 @@ impl Kernel {
             ..packet
         });
         policy.retry.get_or_insert(Retry {
-            at: now + RETRY_FIRST,
+            at: now + first,
             waited: RETRY_FIRST,
         });
     }
 
-    /// A held queue's timer (`xfrm_policy_queue_process`).
+    /// A held queue's timer (`xfrm_policy_queue_process`): what its first packet meets now decides
+    /// for all, and then each goes its own way, which holds it no more.
     pub(super) fn try_queue(&mut self, key: PolicyKey, now: Timestamp) {
+        self.expire(now);
         let Some(policy) = self.policies.get_mut(&key) else {
             return;
         };
-        let action = policy.spec.action;
-        let Some(retry) = policy.retry.take() else {
+        let (first, retry) = (policy.held.front().copied(), policy.retry.take());
+        let Some((first, retry)) = first.zip(retry) else {
             return;
         };
-        match self.way(action, now) {
-            Way::Clear => {
+        match self.route(&first, now) {
+            Way::Clear | Way::Through(_) => {
                 for packet in self.take_held(key) {
-                    self.transmit_clear(packet);
+                    match self.route(&packet, now) {
+                        Way::Clear => self.transmit_clear(packet),
+                        Way::Through(sa) => self.encapsulate(sa, packet),
+                        Way::Hold => self.drop_packet(packet, Drop::NotQueued),
+                        Way::Refuse => self.drop_packet(packet, Drop::OutboundPolicy),
+                    }
                 }
             }
-            Way::Through(sa) => {
-                for packet in self.take_held(key) {
-                    self.encapsulate(sa, packet);
-                }
-            }
-            Way::Hold(_) if retry.waited >= RETRY_MAX => self.purge(key),
-            Way::Hold(reqid) => {
-                self.acquire(reqid, now);
+            Way::Hold if retry.waited >= RETRY_MAX => self.purge(key),
+            Way::Hold => {
                 let waited = retry.waited * 2;
+                let at = now + self.timing.queue(waited);
                 if let Some(policy) = self.policies.get_mut(&key) {
-                    policy.retry = Some(Retry {
-                        at: now + waited,
-                        waited,
-                    });
+                    policy.retry = Some(Retry { at, waited });
                 }
             }
-            Way::Refuse => self.purge(key),
+            Way::Refuse => {
+                let policy = self.policies.get_mut(&key);
+                let looked_at = policy.and_then(|policy| policy.held.pop_front());
+                if let Some(packet) = looked_at {
+                    self.drop_packet(packet, Drop::OutboundPolicy);
+                }
+                self.purge(key);
+            }
+        }
+    }
+
+    fn route(&mut self, packet: &Packet, now: Timestamp) -> Way {
+        match self.lookup(PolicyDirection::Out, packet) {
+            Some(spec) => self.way(&spec, now),
+            None => Way::Clear,
         }
     }
 
@@ -150,11 +180,7 @@ impl Kernel {
 
     fn purge(&mut self, key: PolicyKey) {
         for packet in self.take_held(key) {
-            self.effects
-                .push_back(Effect::Dropped(packet, Drop::QueuePurged));
-        }
-        if let Some(policy) = self.policies.get_mut(&key) {
-            policy.retry = None;
+            self.drop_packet(packet, Drop::QueuePurged);
         }
     }
 
@@ -179,4 +205,8 @@ impl Kernel {
         };
         self.effects.push_back(Effect::Transmit(frame));
     }
+}
+
+fn is_icmpv6_echo_reply(packet: &Packet) -> bool {
+    packet.source.is_ipv6() && matches!(packet.body, Body::EchoReply(_))
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{SaDirection, SaMove, SaSpec};
 
+use super::timing::Timing;
+
 /// Sequence numbers that a moved outbound SA leaves out while the old one may still send.
 const SEQUENCE_MARGIN: u64 = 1 << 20;
 
@@ -22,7 +24,10 @@ pub(super) enum Entry {
 pub(super) struct Sa {
     pub(super) spec: SaSpec,
     pub(super) packets: u64,
-    pub(super) report: bool,
+    /// Whether packets are reported (a replay threshold of 1), or it is silent.
+    report: bool,
+    /// The highest sequence number that was reported (`preplay`).
+    reported: u64,
     /// The last sequence number sent.
     pub(super) sequence: u64,
     expires: Timestamp,
@@ -60,12 +65,13 @@ impl Entry {
 }
 
 impl Sa {
-    pub(super) fn new(spec: SaSpec, now: Timestamp) -> Self {
+    pub(super) fn new(spec: SaSpec, timing: &Timing, now: Timestamp) -> Self {
         Self {
             packets: 0,
             sequence: 0,
             report: matches!(spec.direction, SaDirection::Inbound { report_first: true }),
-            expires: now + spec.hard_lifetime,
+            reported: 0,
+            expires: now + timing.lifetime(spec.hard_lifetime),
             sequences: BTreeSet::new(),
             spec,
         }
@@ -78,30 +84,54 @@ impl Sa {
         sa.spec.source = change.source;
         sa.spec.direction = change.direction;
         sa.spec.encapsulation = change.encapsulation;
-        sa.report = matches!(
+        sa.set_report(matches!(
             change.direction,
             SaDirection::Inbound { report_first: true }
-        );
-        if change.from != change.to {
+        ));
+        if change.from != change.to && matches!(change.direction, SaDirection::Outbound) {
+            sa.sequence += SEQUENCE_MARGIN;
+        }
+        // Only ports change in place; everything else is a new SA made of the old one.
+        let in_place = change.from == change.to
+            && self.spec.source == change.source
+            && self.spec.encapsulation.is_some() == change.encapsulation.is_some();
+        if !in_place {
             sa.packets = 0;
-            if matches!(change.direction, SaDirection::Outbound) {
-                sa.sequence += SEQUENCE_MARGIN;
-            }
         }
         sa
     }
 
-    /// Whether a sequence number is new; it is not afterwards (RFC 4303 §3.4.3).
-    pub(super) fn take_sequence(&mut self, sequence: u64) -> bool {
-        let highest = self.sequences.last().copied().unwrap_or(0);
-        let window = u64::from(self.spec.sequence.window);
-        if sequence + window <= highest || !self.sequences.insert(sequence) {
-            return false;
+    /// Reports from now on, or no more.
+    pub(super) fn set_report(&mut self, on: bool) {
+        self.report = on;
+    }
+
+    /// Whether what was received by now is to be reported: the highest sequence number has grown
+    /// since the last report (`xfrm_replay_notify`; a packet that was overtaken is not news).
+    pub(super) fn report_due(&mut self) -> bool {
+        let due = self.report && self.reported < self.highest();
+        if due {
+            self.reported = self.highest();
         }
-        if sequence > highest {
-            let oldest = sequence.saturating_sub(window);
+        due
+    }
+
+    fn highest(&self) -> u64 {
+        self.sequences.last().copied().unwrap_or(0)
+    }
+
+    /// Whether a sequence number is inside the replay window or beyond, and new (RFC 4303 §3.4.3).
+    pub(super) fn is_new(&self, sequence: u64) -> bool {
+        let window = u64::from(self.spec.sequence.window);
+        sequence != 0 && sequence + window > self.highest() && !self.sequences.contains(&sequence)
+    }
+
+    /// Takes note of it.
+    pub(super) fn take_sequence(&mut self, sequence: u64) {
+        if sequence > self.highest() {
+            let oldest = sequence.saturating_sub(u64::from(self.spec.sequence.window));
             self.sequences = self.sequences.split_off(&oldest);
         }
-        true
+        self.sequences.insert(sequence);
     }
 }

@@ -64,7 +64,19 @@ impl Source {
     }
 
     fn nat_plan(&mut self) -> Option<NatPlan> {
-        None
+        match self.random.below(10) {
+            0..=2 => Some(NatPlan::Masquerade {
+                guessing: self.random.chance(300),
+                pending_s: self.pick(&[1, 5, 30]),
+                idle_s: self.pick(&[60, 1_800]),
+            }),
+            3 => Some(NatPlan::Conntrack),
+            4 => Some(NatPlan::Udp {
+                symmetric: self.random.chance(500),
+                idle_s: self.pick(&[30, 120]),
+            }),
+            _ => None,
+        }
     }
 
     fn tunnel_plan(&mut self, nat: Option<NatPlan>) -> TunnelPlan {

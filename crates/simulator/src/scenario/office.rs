@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   10.1.0.0/24 ─ client 0  192.0.2.10 ─┐
-//!   10.1.1.0/24 ─ client 1  192.0.2.11 ─┴─ [NAT 198.51.100.1] ─ network ─ 203.0.113.1 server ─ 10.2.0.0/16
+//!   10.1.1.0/24 ─ client 1  192.0.2.11 ─┴ [NAT 198.51.100.1] ─ 203.0.113.1 server ─ 10.2.0.0/16
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,19 +13,24 @@ use epochgate_controller::config::{
     Config, Identity, NatTraversal, Proof, Role, ServerRekey, Start, TunnelConfig,
 };
 use epochgate_controller::{Secret, config};
+use epochgate_nat::{ConntrackSettings, MasqueradeSettings, Nat, UdpSettings};
 use ipnet::IpNet;
 
-use super::{End, Lifetimes, Scenario, TunnelPlan};
+use super::{End, Lifetimes, NatPlan, Scenario, TunnelPlan};
 use crate::QuickCrypto;
+use crate::office::NatKind;
 use crate::packet::FlowId;
 use crate::trace::Recording;
-use crate::world::{NodeId, World};
+use crate::world::{NatId, NodeId, World};
 
 /// The server's outer address.
 const SERVER: IpAddr = v4(203, 0, 113, 1);
 
 /// The server's inner address.
 const SERVER_INNER: IpAddr = v4(10, 2, 0, 1);
+
+/// Under which a NAT shows all clients.
+const NAT_PUBLIC: IpAddr = v4(198, 51, 100, 1);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
@@ -47,6 +52,7 @@ pub(super) struct Branch {
 pub(super) struct Office {
     pub(super) world: World,
     pub(super) server: NodeId,
+    pub(super) nat: Option<NatId>,
     pub(super) branches: Vec<Branch>,
 }
 
@@ -59,11 +65,15 @@ impl Office {
         world.set_recording(recording);
         let networks = [server_network()];
         let server = world.add_node(SERVER, &[SERVER_INNER], &networks);
+        let nat = scenario.nat.map(|plan| world.add_nat(build(plan)));
         let plans = scenario.tunnels.iter().zip(0..);
         let branches = plans.map(|(plan, number)| {
             let client = client_config(plan, number);
             let inner = v4(10, 1, number, 1);
             let node = world.add_node(outer(number, 0), &[inner], &client.local_traffic);
+            if let Some(nat) = nat {
+                world.put_behind(node, nat);
+            }
             Branch {
                 node,
                 inner,
@@ -77,6 +87,7 @@ impl Office {
         Self {
             world,
             server,
+            nat,
             branches,
         }
     }
@@ -122,6 +133,12 @@ impl Office {
     /// Whether the daemon of an end's host runs.
     pub(super) fn runs(&self, end: End) -> bool {
         self.world.node(self.node(end)).controller().is_some()
+    }
+
+    /// Whether an end's host has no power or stands still.
+    pub(super) fn is_down(&self, end: End) -> bool {
+        let node = self.world.node(self.node(end));
+        node.is_off || node.is_suspended
     }
 
     /// Gives a client's host an address that it never had.
@@ -171,6 +188,32 @@ fn outer(number: u8, moves: u8) -> IpAddr {
 
 fn server_network() -> IpNet {
     IpNet::new_assert(v4(10, 2, 0, 0), 16)
+}
+
+fn build(plan: NatPlan) -> Box<dyn Nat + Send> {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let kind = match plan {
+        NatPlan::Masquerade {
+            guessing,
+            pending_s,
+            idle_s,
+        } => NatKind::Masquerade(MasqueradeSettings {
+            guessing,
+            pending: seconds(pending_s),
+            idle: seconds(idle_s),
+            ..MasqueradeSettings::default()
+        }),
+        NatPlan::Conntrack => NatKind::Conntrack(ConntrackSettings::default()),
+        NatPlan::Udp { symmetric, idle_s } => NatKind::Udp(UdpSettings {
+            expiry: seconds(idle_s),
+            ..if symmetric {
+                UdpSettings::symmetric()
+            } else {
+                UdpSettings::port_restricted()
+            }
+        }),
+    };
+    kind.build(NAT_PUBLIC)
 }
 
 fn client_config(plan: &TunnelPlan, number: u8) -> TunnelConfig {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use epochgate_controller::Timestamp;
 use epochgate_controller::io::{Command, XfrmError};
 
 use super::office::Office;
@@ -16,6 +17,9 @@ const BURST_INTERVAL: Duration = Duration::from_micros(100);
 impl Play<'_> {
     /// Performs an action; what it needs to end is put on the agenda.
     pub(super) fn perform(&mut self, action: &Action) {
+        if host(action).is_some_and(|end| self.office.is_down(end)) {
+            return;
+        }
         let office = &mut self.office;
         match *action {
             Action::Disturb {
@@ -43,15 +47,32 @@ impl Play<'_> {
             Action::Partition { end, for_ms } => self.cut(end, Matching::Anything, for_ms),
             Action::EspStops { end, for_ms } => self.cut(end, Matching::Esp, for_ms),
             Action::SpiDies { end } => self.kill_spi(end),
-            // The world has no NAT yet.
-            Action::NatForgets | Action::NatReboots { .. } => {}
+            Action::NatForgets => {
+                if let Some(nat) = office.nat {
+                    office.world.forget_nat(nat);
+                }
+            }
+            Action::NatReboots { for_ms } => {
+                if let Some(nat) = office.nat {
+                    let now = office.world.now().since(Timestamp::ZERO);
+                    let left = milliseconds(self.scenario.heal_ms).saturating_sub(now);
+                    office.world.reboot_nat(nat, milliseconds(for_ms).min(left));
+                }
+            }
             Action::Kill { end, for_ms } => {
                 if office.runs(end) {
                     office.world.crash(office.node(end));
                     self.later(for_ms, Due::Start(end));
                 }
             }
-            Action::Reboot { .. } | Action::Suspend { .. } => {}
+            Action::Reboot { end, for_ms } => {
+                office.world.halt(office.node(end));
+                self.later(for_ms, Due::Boot(end));
+            }
+            Action::Suspend { end, for_ms } => {
+                office.world.suspend(office.node(end));
+                self.later(for_ms, Due::Resume(end));
+            }
             Action::Move { tunnel } => office.relocate(tunnel),
             Action::Down { end, for_ms } => {
                 self.command(end, Command::Down);
@@ -114,11 +135,20 @@ impl Play<'_> {
             Due::Mend(rule) => self.office.world.mend(rule),
             Due::Calm => self.office.world.set_jitter(Duration::ZERO),
             Due::Start(end) => {
-                if !self.office.runs(end) {
+                if !self.office.runs(end) && !self.office.is_down(end) {
                     self.office.start(end);
                 }
             }
-            Due::Up(end) => self.command(end, Command::Up),
+            Due::Boot(end) => {
+                let config = self.office.config(end);
+                self.office.world.boot(self.office.node(end), config);
+            }
+            Due::Resume(end) => self.office.world.resume(self.office.node(end)),
+            Due::Up(end) => {
+                if !self.office.is_down(end) {
+                    self.command(end, Command::Up);
+                }
+            }
             Due::StopFlow(flow) => self.office.world.stop_flow(flow),
             Due::Speak(tunnel) => self.start_streams(tunnel),
         }
@@ -154,6 +184,33 @@ impl Play<'_> {
         let rule = Rule::lose(None, Matching::EspOn(open.inbound.spi));
         self.office.world.disturb(rule.clone());
         self.for_ever.push(rule);
+    }
+}
+
+/// On whose host an action happens; `None`: in the network. What is down does not take part.
+fn host(action: &Action) -> Option<End> {
+    match *action {
+        Action::Disturb { .. }
+        | Action::Jitter { .. }
+        | Action::Partition { .. }
+        | Action::EspStops { .. }
+        | Action::NatForgets
+        | Action::NatReboots { .. } => None,
+        Action::SpiDies { end }
+        | Action::Kill { end, .. }
+        | Action::Reboot { end, .. }
+        | Action::Suspend { end, .. }
+        | Action::Down { end, .. }
+        | Action::Rekey { end }
+        | Action::RekeyIke { end }
+        | Action::Reauthenticate { end }
+        | Action::Reload { end }
+        | Action::Flush { end }
+        | Action::Steal { end, .. }
+        | Action::Expire { end, .. }
+        | Action::Fail { end, .. }
+        | Action::Burst { end, .. } => Some(end),
+        Action::Move { tunnel } | Action::Silence { tunnel, .. } => Some(End::Client(tunnel)),
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) enum Due {
     Mend(RuleId),
     Calm,
     Start(End),
+    Boot(End),
+    Resume(End),
     Up(End),
     StopFlow(FlowId),
     Speak(usize),

@@ -58,7 +58,7 @@ impl Play<'_> {
                         self.summary(End::Client(number)),
                         self.summary(End::Server(number)),
                     );
-                    return Err(self.office.world.violation("I5", what));
+                    return Err(self.office.world.violation("I5 (open)", what));
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Play<'_> {
             match lost {
                 None => return Ok(()),
                 Some(what) if began >= bound => {
-                    return Err(self.office.world.violation("I5", what));
+                    return Err(self.office.world.violation("I5 (traffic)", what));
                 }
                 Some(_) => {}
             }
@@ -152,7 +152,7 @@ impl Play<'_> {
             return Ok(());
         }
         let what = format!("what was held has not arrived: {missing:?}");
-        Err(self.office.world.violation("I4", what))
+        Err(self.office.world.violation("I4 (held)", what))
     }
 
     fn await_tidy(&mut self) -> Result<(), Violation> {
@@ -160,7 +160,7 @@ impl Play<'_> {
         while let Some(untidy) = self.untidy() {
             if self.office.world.now() >= end {
                 let what = format!("{untidy} is left over {TIDY:?} after everything was healed");
-                return Err(self.office.world.violation("I5", what));
+                return Err(self.office.world.violation("I5 (left over)", what));
             }
             self.office.world.run_for(TIDY_LOOK)?;
         }

@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use epochgate_controller::config::Config;
 use epochgate_controller::crypto::Crypto;
-use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, Spi, XfrmError, XfrmEvent};
+use epochgate_controller::io::{Command, CommandId, PolicyKey, SaId, Spi, XfrmError};
 use epochgate_controller::{Controller, Input};
 
 use super::{Happening, NodeId, World};
 use crate::crypto::Seeded;
 use crate::invariants::Violation;
-use crate::kernel::OpKind;
+use crate::kernel::{Failure, OpKind};
 use crate::network::{Rule, RuleId};
 use crate::packet::{FlowId, Packet};
 use crate::trace::{Happened, Recording, Trace};
 use crate::traffic::{Account, Flow};
+
+/// Within which time the controller writes policies again that somebody removed.
+const MENDED_WITHIN: Duration = Duration::from_secs(2);
 
 impl World {
     /// How much of what happens is recorded from now on; what was is forgotten.
@@ -55,6 +58,7 @@ impl World {
         self.note(|| Happened::Done(Some(id), "the daemon starts".into()));
         let node = &mut self.nodes[id.0];
         node.run += 1;
+        node.kernel_mut().set_listening(true);
         let crypto = Arc::<Seeded>::clone(&node.crypto);
         node.controller = Some((self.controllers)(crypto));
         let addresses = node.kernel.addresses().to_vec();
@@ -69,6 +73,7 @@ impl World {
         self.note(|| Happened::Done(Some(id), "the daemon is gone".into()));
         let node = &mut self.nodes[id.0];
         node.controller = None;
+        node.kernel_mut().set_listening(false);
         node.run += 1;
         node.wake_at = None;
     }
@@ -138,9 +143,8 @@ impl World {
     pub fn steal_sa(&mut self, id: NodeId, sa: SaId) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), format!("somebody removes SA {:08x}", sa.spi.0)));
-        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
-            self.feed(id, Input::Xfrm(XfrmEvent::SaRemoved(sa)));
-        }
+        self.nodes[id.0].kernel_mut().steal_sa(sa);
+        self.take_effects(id);
     }
 
     /// One of our SAs reaches its hard limit (XFRM_MSG_EXPIRE with `hard` set).
@@ -152,27 +156,66 @@ impl World {
                 format!("SA {:08x} reaches its hard limit", sa.spi.0),
             )
         });
-        if self.nodes[id.0].kernel_mut().steal_sa(sa) {
-            self.feed(id, Input::Xfrm(XfrmEvent::Expired(sa)));
-        }
+        self.nodes[id.0].kernel_mut().expire_sa(sa);
+        self.take_effects(id);
     }
 
     /// Somebody else removes one of our policies.
     pub fn steal_policy(&mut self, id: NodeId, key: PolicyKey) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), "somebody removes a policy".into()));
-        let node = &mut self.nodes[id.0];
-        node.kernel_mut().steal_policy(key);
-        // What leaves until the controller has mended it is not its fault.
-        node.protected.clear();
-        self.feed(id, Input::Xfrm(XfrmEvent::PolicyRemoved(key)));
+        self.nodes[id.0].kernel_mut().steal_policy(key);
+        self.expose(id);
     }
 
-    /// The next operation of this kind fails in a node's kernel.
-    pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
+    /// Somebody removes all SAs (`ip xfrm state flush`), their own and ours.
+    pub fn flush_sas(&mut self, id: NodeId) {
         self.whole = false;
-        self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {error}")));
-        self.nodes[id.0].kernel_mut().fail_next(kind, error);
+        self.note(|| Happened::Done(Some(id), "somebody flushes all SAs".into()));
+        let node = &mut self.nodes[id.0];
+        node.foreign.forget_sas();
+        node.kernel_mut().flush_sas();
+        self.take_effects(id);
+    }
+
+    /// Somebody removes all policies (`ip xfrm policy flush`), their own and ours.
+    pub fn flush_policies(&mut self, id: NodeId) {
+        self.whole = false;
+        self.note(|| Happened::Done(Some(id), "somebody flushes all policies".into()));
+        let node = &mut self.nodes[id.0];
+        node.foreign.forget_policies();
+        node.kernel_mut().flush_policies();
+        self.expose(id);
+    }
+
+    /// What leaves until the controller has mended it is not its fault.
+    fn expose(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id.0];
+        node.exposed_until = self.now + MENDED_WITHIN;
+        if node.controller.is_none() {
+            // It will say when it holds again.
+            node.protected.clear();
+        }
+        self.take_effects(id);
+    }
+
+    /// The next so many events of a node's kernel find no room in the daemon's socket (ENOBUFS).
+    pub fn lose_events(&mut self, id: NodeId, events: u32) {
+        self.whole = false;
+        self.note(|| Happened::Done(Some(id), format!("the next {events} events are lost")));
+        self.nodes[id.0].kernel_mut().lose_events(events);
+    }
+
+    /// The next operation of this kind is refused by a node's kernel.
+    pub fn fail_next(&mut self, id: NodeId, kind: OpKind, error: XfrmError) {
+        self.fail_next_by(id, kind, Failure::Refused(error));
+    }
+
+    /// The next operation of this kind fails in this way in a node's kernel.
+    pub fn fail_next_by(&mut self, id: NodeId, kind: OpKind, failure: Failure) {
+        self.whole = false;
+        self.note(|| Happened::Done(Some(id), format!("next {kind:?} fails: {failure:?}")));
+        self.nodes[id.0].kernel_mut().fail_next(kind, failure);
     }
 
     /// Disturbs the network.

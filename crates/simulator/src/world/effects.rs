@@ -55,7 +55,7 @@ impl World {
             Output::Ping(ping) => {
                 let node = &mut self.nodes[id.0];
                 node.pings.insert(ping.nonce, ping.sa);
-                if let Err(error) = node.kernel_mut().ping(&ping) {
+                if let Err(error) = node.kernel_mut().ping(&ping, self.now) {
                     let nonce = ping.nonce;
                     self.notice(id, Input::PingFailed { nonce, error });
                 }
@@ -141,6 +141,8 @@ impl World {
             | Drop::Replayed
             | Drop::InboundPolicy
             | Drop::OutboundPolicy
+            | Drop::NoInboundPolicy
+            | Drop::NotQueued
             | Drop::NoRoute => false,
         };
         self.misdelivered += u64::from(misdelivered);

@@ -13,22 +13,19 @@ mod transit;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use epochgate_controller::config::{Config, TunnelName};
-use epochgate_controller::crypto::{Cipher, Crypto};
+use epochgate_controller::crypto::Crypto;
 use epochgate_controller::event::EventKind;
-use epochgate_controller::io::{
-    OpId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaDirection, SaId,
-    SaSpec, SequenceNumbers, Spi, XfrmOp,
-};
+use epochgate_controller::io::{OpId, PolicyDirection, XfrmOp};
 use epochgate_controller::status::TunnelStatus;
-use epochgate_controller::{Controller, Input, Secret, Timestamp};
+use epochgate_controller::{Controller, Input, Timestamp};
 use ipnet::IpNet;
 
 use crate::crypto::Seeded;
+use crate::foreign::Foreign;
 use crate::invariants::{Observed, Violation, check_all};
 use crate::kernel::Kernel;
 use crate::network::Network;
@@ -74,6 +71,8 @@ pub struct World {
     flows: Vec<Flow>,
     whole: bool,
     misdelivered: u64,
+    /// What hosts that are suspended have still to do for themselves.
+    owed: Vec<Happening>,
     steps_at_once: u32,
     pub(crate) observed: Vec<Observed>,
     trace: Trace,
@@ -103,19 +102,20 @@ impl World {
             flows: Vec::new(),
             whole: true,
             misdelivered: 0,
+            owed: Vec::new(),
             steps_at_once: 0,
             observed: Vec::new(),
             trace: Trace::new(Recording::Recent),
         }
     }
 
-    /// Adds a host with an outer address, inner ones, and networks behind it. Somebody else's policy
-    /// and SA are in its kernel from the start.
+    /// Adds a host with an outer address, inner ones, and networks behind it. Somebody else's
+    /// policies and SA are in its kernel from the start.
     pub fn add_node(&mut self, outer: IpAddr, inner: &[IpAddr], behind: &[IpNet]) -> NodeId {
         let addresses = std::iter::once(outer).chain(inner.iter().copied());
         let mut kernel = Kernel::new(addresses.collect(), behind.to_vec(), self.random.fork());
-        let foreign = foreign(outer);
-        kernel.add_foreign(foreign.0, foreign.1.clone(), self.now);
+        let foreign = Foreign::of(outer);
+        foreign.put_into(&mut kernel, self.now);
         let crypto = Seeded::new(Arc::clone(&self.provider), self.random.fork());
         self.nodes.push(Node {
             outer,
@@ -142,10 +142,12 @@ impl World {
             data_sent: BTreeMap::new(),
             assigned: Default::default(),
             is_off: false,
+            is_suspended: false,
             applications_from: self.now,
             kernel_events: 0,
             keepalives: 0,
             foreign,
+            exposed_until: self.now,
         });
         NodeId(self.nodes.len() - 1)
     }
@@ -223,7 +225,7 @@ impl World {
         };
         self.now = at;
         for node in &mut self.nodes {
-            if node.kernel_due.is_some_and(|due| due <= at) {
+            if !node.is_suspended && node.kernel_due.is_some_and(|due| due <= at) {
                 node.kernel_mut().handle_timeout(at);
             }
         }
@@ -232,7 +234,7 @@ impl World {
         } else if let Some(index) = self
             .nodes
             .iter()
-            .position(|node| node.wake_at.is_some_and(|wake_at| wake_at <= at))
+            .position(|node| !node.is_suspended && node.wake_at.is_some_and(|wake| wake <= at))
         {
             self.feed(NodeId(index), Input::Timeout);
         }
@@ -242,9 +244,7 @@ impl World {
     fn finish_step(&mut self) -> Result<(), Violation> {
         for id in (0..self.nodes.len()).map(NodeId) {
             if self.nodes[id.0].touched {
-                while let Some(effect) = self.nodes[id.0].kernel.poll_effect() {
-                    self.take_effect(id, effect);
-                }
+                self.take_effects(id);
             }
         }
         let checked = check_all(self);
@@ -258,10 +258,21 @@ impl World {
         self.judge(checked)
     }
 
+    fn take_effects(&mut self, id: NodeId) {
+        while let Some(effect) = self.nodes[id.0].kernel.poll_effect() {
+            self.take_effect(id, effect);
+        }
+    }
+
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrival(id, frame) => self.arrive(id, frame),
             Happening::FromOutside(nat, frame) => self.enter(nat, frame),
+            owed @ (Happening::Input(id, ..) | Happening::Operation(id, ..))
+                if self.nodes[id.0].is_suspended =>
+            {
+                self.owed.push(owed);
+            }
             Happening::Input(id, run, input) => {
                 if self.nodes[id.0].run == run {
                     self.feed(id, *input);
@@ -295,7 +306,7 @@ impl World {
         }
         let (from, next) = (flow.from, self.now + flow.interval);
         let node = &self.nodes[from.0];
-        if node.is_off || self.now < node.applications_from {
+        if node.is_off || node.is_suspended || self.now < node.applications_from {
             self.schedule(next, Happening::Departure(id));
             return;
         }
@@ -352,42 +363,4 @@ impl World {
             trace: self.trace.clone(),
         }
     }
-}
-
-/// A policy and an SA of another key daemon.
-fn foreign(outer: IpAddr) -> (PolicySpec, SaSpec) {
-    let network = |text: [u8; 4]| IpNet::from(IpAddr::from(text));
-    let id = SaId {
-        destination: outer,
-        spi: Spi(NonZeroU32::MIN),
-    };
-    let policy = PolicySpec {
-        key: PolicyKey {
-            direction: PolicyDirection::Out,
-            source: network([198, 51, 100, 1]),
-            destination: network([198, 51, 100, 2]),
-            icmpv6_type: None,
-            scope: PolicyScope::Everything,
-        },
-        priority: 1,
-        action: PolicyAction::Hold { reqid: 1 },
-    };
-    let sa = SaSpec {
-        id,
-        source: IpAddr::from([198, 51, 100, 2]),
-        direction: SaDirection::Inbound {
-            report_first: false,
-        },
-        reqid: 1,
-        if_id: None,
-        cipher: Cipher::AesGcm128,
-        key: Secret::from(vec![0; 20]),
-        sequence: SequenceNumbers {
-            extended: false,
-            window: 64,
-        },
-        encapsulation: None,
-        hard_lifetime: Duration::from_secs(u64::from(u32::MAX)),
-    };
-    (policy, sa)
 }

@@ -1,10 +1,11 @@
-//! Hosts that lose power and come back.
+//! Hosts that lose power and come back, and hosts that are suspended.
 
 use std::time::Duration;
 
 use epochgate_controller::config::Config;
 
 use super::{NodeId, World};
+use crate::foreign::Foreign;
 use crate::trace::Happened;
 
 /// From the start of a host's daemon to that of its applications: the daemon's unit is ordered before
@@ -23,8 +24,8 @@ impl World {
         let kept = addresses.filter(|address| !node.assigned.contains(address));
         let mut kernel = node.kernel.restarted(kept.collect(), random);
         // The other key daemon comes back too.
-        let (policy, sa) = &node.foreign;
-        kernel.add_foreign(*policy, sa.clone(), self.now);
+        node.foreign = Foreign::of(node.outer);
+        node.foreign.put_into(&mut kernel, self.now);
         *node.kernel_mut() = kernel;
         node.is_off = true;
         node.assigned.clear();
@@ -39,5 +40,22 @@ impl World {
         node.is_off = false;
         node.applications_from = self.now + APPLICATIONS_AFTER;
         self.start(id, config);
+    }
+    /// A host stands still: nothing in it runs, and what comes to it is lost. Its clock goes on
+    /// (`CLOCK_BOOTTIME`).
+    pub fn suspend(&mut self, id: NodeId) {
+        self.whole = false;
+        self.note(|| Happened::Done(Some(id), "the host is suspended".into()));
+        self.nodes[id.0].is_suspended = true;
+    }
+
+    /// It goes on where it stood.
+    pub fn resume(&mut self, id: NodeId) {
+        self.note(|| Happened::Done(Some(id), "the host goes on".into()));
+        self.nodes[id.0].is_suspended = false;
+        for owed in std::mem::take(&mut self.owed) {
+            // What another host owes itself is put back when it comes up.
+            self.schedule(self.now, owed);
+        }
     }
 }

@@ -33,6 +33,22 @@ struct Departed {
     arrivals: Vec<Timestamp>,
 }
 
+impl Departed {
+    /// What a record says of it.
+    fn seen(&self) -> (Option<NodeId>, Fate) {
+        let to = match self.hop {
+            Hop::Host(to) => Some(to),
+            Hop::Nat(_) => None,
+        };
+        let fate = if self.arrivals.is_empty() {
+            Fate::Lost("in the network")
+        } else {
+            Fate::Arrives(self.arrivals.clone())
+        };
+        (to, fate)
+    }
+}
+
 impl World {
     /// A frame leaves a host.
     pub(super) fn transmit(&mut self, id: NodeId, frame: Frame) {
@@ -40,35 +56,39 @@ impl World {
         let addresses = node.kernel.addresses();
         let is_own = |source| addresses.contains(&source);
         if !frame.outer_source().is_none_or(is_own) {
-            let fate = Fate::Lost(NO_SOURCE);
-            return self.note_sent(id, None, &frame, fate);
+            self.note(|| Happened::Sent {
+                from: id,
+                to: None,
+                wire: Wire::of(&frame),
+                fate: Fate::Lost(NO_SOURCE),
+            });
+            return;
         }
-        self.account_departure(id, &frame);
-        let (to, fate) = match self.leave(id, frame.clone()) {
-            Ok(departed) => {
-                for at in &departed.arrivals {
-                    let frame = departed.frame.clone();
-                    let happening = match departed.hop {
-                        Hop::Host(to) => Happening::Arrival(to, frame),
-                        Hop::Nat(nat) => Happening::FromOutside(nat, frame),
-                    };
-                    self.schedule(*at, happening);
-                }
-                let to = match departed.hop {
-                    Hop::Host(to) => Some(to),
-                    Hop::Nat(_) => None,
-                };
-                let fate = if departed.arrivals.is_empty() {
-                    Fate::Lost("in the network")
-                } else {
-                    Fate::Arrives(departed.arrivals)
-                };
-                (to, fate)
-            }
-            Err(why) => (None, Fate::Lost(why)),
-        };
-        self.note_sent(id, to, &frame, fate);
-        self.observed.push(Observed::Left(id, frame));
+        self.observe_departure(id, &frame);
+        let wire = self.trace.is_on().then(|| Wire::of(&frame));
+        let departed = self.leave(id, frame);
+        if let Some(wire) = wire {
+            let (to, fate) = match &departed {
+                Ok(departed) => departed.seen(),
+                Err(why) => (None, Fate::Lost(why)),
+            };
+            let from = id;
+            self.note(|| Happened::Sent {
+                from,
+                to,
+                wire,
+                fate,
+            });
+        }
+        let Ok(departed) = departed else { return };
+        for at in departed.arrivals {
+            let frame = departed.frame.clone();
+            let happening = match departed.hop {
+                Hop::Host(to) => Happening::Arrival(to, frame),
+                Hop::Nat(nat) => Happening::FromOutside(nat, frame),
+            };
+            self.schedule(at, happening);
+        }
     }
 
     /// The way of a frame from a host, through the NAT before it.
@@ -131,7 +151,7 @@ impl World {
 
     /// A frame has come to a host.
     pub(super) fn arrive(&mut self, id: NodeId, frame: Frame) {
-        if self.nodes[id.0].is_off {
+        if self.nodes[id.0].is_off || self.nodes[id.0].is_suspended {
             return;
         }
         match frame {
@@ -151,16 +171,8 @@ impl World {
         }
     }
 
-    fn note_sent(&mut self, from: NodeId, to: Option<NodeId>, frame: &Frame, fate: Fate) {
-        self.note(|| Happened::Sent {
-            from,
-            to,
-            wire: Wire::of(frame),
-            fate,
-        });
-    }
-
-    fn account_departure(&mut self, id: NodeId, frame: &Frame) {
+    /// What leaves a host is its flow's account's, and the invariants'.
+    fn observe_departure(&mut self, id: NodeId, frame: &Frame) {
         match frame {
             Frame::Ike(_) | Frame::Keepalive { .. } => {}
             Frame::Esp { sa, inner, .. } => {
@@ -168,11 +180,13 @@ impl World {
                     let sent = &mut self.nodes[id.0].data_sent;
                     *sent.entry(*sa).or_default() += 1;
                 }
+                self.observed.push(Observed::Encrypted(id, *sa, *inner));
             }
             Frame::Clear(packet) => {
                 if let Body::Data { flow, .. } = packet.body {
                     self.flows[flow.0].account.clear += 1;
                 }
+                self.observed.push(Observed::InClear(id, *packet));
             }
         }
     }
