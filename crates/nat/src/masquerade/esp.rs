@@ -148,37 +148,26 @@ impl EspTable {
         if now < self.sweep_at {
             return;
         }
-        let over: Vec<Key> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| now >= entry.deadline())
-            .map(|(key, _)| *key)
-            .collect();
-        for key in over {
-            if let Some(entry) = self.entries.remove(&key) {
-                self.leave(key, entry);
+        let (by_inbound, unanswered) = (&mut self.by_inbound, &mut self.unanswered);
+        self.entries.retain(|key, entry| {
+            if now < entry.deadline() {
+                return true;
             }
-        }
+            let (server, _, _) = *key;
+            match *entry {
+                Entry::Tied { inbound, .. } => {
+                    by_inbound.remove(&(server, inbound));
+                }
+                Entry::Outstanding { .. } => *unanswered += 1,
+            }
+            false
+        });
+        let entries = &self.entries;
+        self.outstanding.retain(|_, waiting| {
+            waiting.retain(|key| entries.contains_key(key));
+            !waiting.is_empty()
+        });
         let deadlines = self.entries.values().map(Entry::deadline);
         self.sweep_at = deadlines.min().unwrap_or(Duration::MAX);
-    }
-
-    /// Takes an entry that is over out of what leads to it.
-    fn leave(&mut self, key: Key, entry: Entry) {
-        let (server, _, _) = key;
-        match entry {
-            Entry::Tied { inbound, .. } => {
-                self.by_inbound.remove(&(server, inbound));
-            }
-            Entry::Outstanding { .. } => {
-                self.unanswered += 1;
-                if let Some(waiting) = self.outstanding.get_mut(&server) {
-                    waiting.retain(|other| *other != key);
-                    if waiting.is_empty() {
-                        self.outstanding.remove(&server);
-                    }
-                }
-            }
-        }
     }
 }
