@@ -7,14 +7,14 @@
 //! ```
 #![cfg(feature = "kernel")]
 
-use epochgate_integration::audit::{Aftermath, aftermath};
+use epochgate_integration::audit::{Aftermath, aftermath, release};
 use epochgate_integration::lab_nat::LabNat;
 use epochgate_integration::net::Host;
 use epochgate_integration::peer::{client_config, server_config};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
 use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{
-    Account, Epochgate, Judged, Packets, Timestamp, Topology, UdpFlow, Watch,
+    Account, Epochgate, Packets, Timestamp, Topology, Trace, UdpFlow, Watch,
 };
 use epochgate_nat::MasqueradeSettings;
 use serde_json::Value;
@@ -121,28 +121,62 @@ fn wait_for_traffic(flows: [&RunningFlow; 2]) {
     }
 }
 
-/// What nobody lost in a kernel and who resumed in time.
-#[track_caller]
-fn assert_comes_back(
-    what: &str,
-    aftermath: Result<Aftermath, String>,
-    account: &Account,
-    bound: Duration,
-) -> Aftermath {
-    let aftermath = aftermath.expect("held packets are delivered");
-    println!(
-        "{what}: {} into the hole for {:?}, resumed after {:?} of {bound:?}; {account}",
-        aftermath.lost, aftermath.into_the_hole_for, aftermath.resumed_after
-    );
-    assert!(account.refused.is_empty(), "{account}");
-    assert_eq!(account.duplicated(), 0, "{account}");
-    assert!(aftermath.resumed_after <= bound, "{aftermath:?}");
-    aftermath
+/// An outage of a tunnel.
+#[derive(Clone, Copy)]
+struct Outage {
+    began: Timestamp,
+    /// When the network and both daemons were there again.
+    whole: Timestamp,
+}
+
+impl Outage {
+    /// What was held is delivered, in its order, and traffic resumes within the bound. `trace` is
+    /// what the sender saw.
+    #[track_caller]
+    fn judge(
+        &self,
+        what: &str,
+        (trace, port): (&Trace, u16),
+        account: &Account,
+        bound: Duration,
+    ) -> Aftermath {
+        let aftermath = aftermath(trace, port, account, self.began, self.whole);
+        let aftermath = aftermath.expect("held packets are delivered");
+        let hole = u64::try_from(aftermath.into_the_hole_for.as_nanos()).expect("a short time");
+        let after = Timestamp(self.began.0 + hole + 1);
+        let released = release(
+            &trace.between(after, Timestamp::now()),
+            port,
+            &account.sent,
+            self.whole,
+        );
+        let released = released.expect("held packets in order");
+        println!(
+            "{what}: {} into the hole for {:?}, resumed after {:?} of {bound:?}, {} live ahead of \
+             held ones; {account}",
+            aftermath.lost,
+            aftermath.into_the_hole_for,
+            aftermath.resumed_after,
+            released.ahead.len()
+        );
+        assert!(account.refused.is_empty(), "{account}");
+        assert_eq!(account.duplicated(), 0, "{account}");
+        assert!(aftermath.resumed_after <= bound, "{aftermath:?}");
+        aftermath
+    }
+
+    /// How many datagrams the kernel was given when the outage must have been noticed, and still
+    /// lasted.
+    fn held(&self, account: &Account) -> usize {
+        let noticed = (NOTICED_WITHIN + MACHINE).as_nanos() as u64 + self.began.0;
+        let held = (account.sent.iter()).filter(|(_, at)| at.0 > noticed && *at < self.whole);
+        held.count()
+    }
 }
 
 /// An outage under traffic in both directions: `break_it` returns when the network is whole again.
-/// Returns what both ends did, and what became of the client's traffic.
-fn outage(open: Open, break_it: impl FnOnce(&Open)) -> (Judged, Aftermath) {
+/// Returns how many packets of the client were certainly held.
+fn outage(open: Open, break_it: impl FnOnce(&Open)) -> usize {
     let (up, down) = (open.up(), open.down());
     wait_for_traffic([&up, &down]);
     let began = Timestamp::now();
@@ -152,13 +186,13 @@ fn outage(open: Open, break_it: impl FnOnce(&Open)) -> (Judged, Aftermath) {
     wait_for_traffic([&up, &down]);
     let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
     let judged = open.watch.judge();
-    let upward = aftermath(&judged.client, UP, &up, began, whole);
-    let downward = aftermath(&judged.server, DOWN, &down, began, whole);
-    assert_comes_back("down", downward, &down, open.bound);
-    let upward = assert_comes_back("up", upward, &up, open.bound);
+    let outage = Outage { began, whole };
+    let upward = outage.judge("up", (&judged.client, UP), &up, open.bound);
+    outage.judge("down", (&judged.server, DOWN), &down, open.bound);
     let noticed = upward.into_the_hole_for;
     assert!(noticed <= NOTICED_WITHIN + MACHINE, "{noticed:?}");
-    (judged, upward)
+    println!("{} epochs carried traffic", judged.proofs.len());
+    outage.held(&up)
 }
 
 /// Behind a NAT that knows epochs by their SPIs, plain ESP.
@@ -183,12 +217,11 @@ fn vpn_masquerade_that_forgets_everything_under_traffic_learns_it_again() {
 #[test]
 fn vpn_masquerade_that_reboots_is_outlived_and_what_was_held_is_delivered() {
     let open = behind_vpn_masquerade("recover_masquerade_reboots");
-    let (judged, upward) = outage(open, |open| {
+    let held = outage(open, |open| {
         nat(open).reboot(NAT_DOWN);
         sleep(NAT_DOWN);
     });
-    assert!(upward.lost > 0, "it was down");
-    println!("{} epochs carried traffic", judged.proofs.len());
+    assert!(held > 0, "it was noticed");
 }
 
 #[test]
@@ -203,15 +236,14 @@ fn a_nat_that_forgets_everything_under_traffic_stops_it_for_a_moment() {
 #[test]
 fn a_nat_that_reboots_is_outlived_and_what_was_held_is_delivered() {
     let open = Open::new("recover_nat_reboots", "");
-    let (judged, upward) = outage(open, |open| {
+    let held = outage(open, |open| {
         let down = open.net.block(&Packets::all());
         sleep(NAT_DOWN);
         let to_server = &open.net.to_server;
         open.net.router.masquerade_anew(to_server, 30_000..=30_100);
         down.lift();
     });
-    assert!(upward.lost > 0, "it was down");
-    println!("{} epochs carried traffic", judged.proofs.len());
+    assert!(held > 0, "it was noticed");
 }
 
 /// What a host keeps across a restart is what is on its disk: its configuration. `/run` and the
@@ -255,12 +287,12 @@ fn a_server_that_reboots_is_found_again() {
     let (up, later) = (up.stop(SETTLE), later.stop(SETTLE));
     let judged = watch.judge();
     assert_eq!(down.lost(), [0_u64; 0], "{down}");
-    let upward = aftermath(&judged.client, UP, &up, began, whole);
-    let upward = assert_comes_back("up", upward, &up, bound);
+    let outage = Outage { began, whole };
+    let upward = outage.judge("up", (&judged.client, UP), &up, bound);
     let noticed = upward.into_the_hole_for;
     assert!(noticed <= NOTICED_WITHIN + MACHINE, "{noticed:?}");
-    let downward = aftermath(&judged.server, DOWN + 1, &later, began, whole);
-    let downward = assert_comes_back("down, held from the start", downward, &later, bound);
+    let seen = (&judged.server, DOWN + 1);
+    let downward = outage.judge("down, held from the start", seen, &later, bound);
     assert_eq!(downward.lost, 0);
 }
 
@@ -291,9 +323,9 @@ fn a_client_that_reboots_comes_back_and_its_server_follows() {
     let (later, down) = (later.stop(SETTLE), down.stop(SETTLE));
     let judged = watch.judge();
     assert_eq!(up.lost(), [0_u64; 0], "{up}");
-    let upward = aftermath(&judged.client, UP + 1, &later, began, whole);
-    let upward = assert_comes_back("up, held from the start", upward, &later, bound);
+    let outage = Outage { began, whole };
+    let seen = (&judged.client, UP + 1);
+    let upward = outage.judge("up, held from the start", seen, &later, bound);
     assert_eq!(upward.lost, 0);
-    let downward = aftermath(&judged.server, DOWN, &down, began, whole);
-    assert_comes_back("down", downward, &down, bound);
+    outage.judge("down", (&judged.server, DOWN), &down, bound);
 }

@@ -37,6 +37,9 @@ const SURELY_LOST: u64 = 100;
 /// What a server does that does not wait for its client (R8).
 const HASTY: &str = "[tunnel.NAME.epoch]\nwait = false\n";
 
+/// What a client does that refuses a server's rekeys and rekeys by itself (R9).
+const IGNORE: &str = "[tunnel.NAME.epoch]\nserver-rekey = \"ignore\"\n";
+
 fn is_open(tunnel: &Value) -> bool {
     tunnel["gate"] == "open"
 }
@@ -58,6 +61,19 @@ impl Outcome {
             .iter()
             .map(|account| account.lost().len())
             .sum()
+    }
+
+    /// How many the kernel did not take: its queue was full, so that traffic was held for longer.
+    fn refused(&self) -> usize {
+        let refused = self.accounts.iter().map(|account| account.refused.len());
+        refused.sum()
+    }
+
+    /// Nothing was lost, or given to another client, or held for long.
+    #[track_caller]
+    fn assert_harmless(&self) {
+        let harm = (self.lost(), self.misdelivered(), self.refused());
+        assert_eq!(harm, (0, 0, 0), "lost, misdelivered, refused");
     }
 
     fn misdelivered(&self) -> usize {
@@ -154,7 +170,15 @@ fn rekeyed_by_the_server(
 #[test]
 fn a_server_that_waits_loses_and_misdelivers_nothing() {
     let outcome = rekeyed_by_the_server("server_rekey_waits", "", "", |rounds, _| rounds == ROUNDS);
-    assert_eq!((outcome.lost(), outcome.misdelivered()), (0, 0));
+    outcome.assert_harmless();
+}
+
+#[test]
+fn a_hasty_server_whose_clients_rekey_by_themselves_loses_and_misdelivers_nothing() {
+    let outcome = rekeyed_by_the_server("server_rekey_ignored", HASTY, IGNORE, |rounds, _| {
+        rounds == ROUNDS
+    });
+    outcome.assert_harmless();
 }
 
 #[test]
