@@ -71,13 +71,15 @@ pub enum Filtering {
     AddressAndPortDependent,
 }
 
-/// Port assignment (RFC 4787 §4.2.1).
+/// Port assignment (RFC 4787 §4.2.1). A port that is not the client's own is below 1024 if that is
+/// (REQ-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortAssignment {
     /// The client's own port if no other mapping has it, else the next free one.
     Preserve,
-    /// The client's own port if no other mapping with the same remote address and port has it, as
-    /// Linux does: mappings of one public port are told apart by whom they talk to.
+    /// As Linux does: the port that another mapping of the same client port has, else the client's
+    /// own, if no mapping of that port talks to the same remote address and port; else the next free
+    /// one. Mappings of one public port are told apart by whom they talk to.
     PreservePerRemote,
     /// Always the client's own port, whoever has it too (§4.2.1 warns of it): what comes in goes to
     /// the client that sent last.

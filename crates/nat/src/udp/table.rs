@@ -14,7 +14,10 @@ const MAX_MAPPINGS: usize = 4096;
 /// How many remote endpoints one mapping lets in; the oldest is forgotten for another.
 const MAX_REMOTES: usize = 64;
 
-/// Public ports that are not the client's own (RFC 4787 REQ-3: not below 1024).
+/// Public ports for clients' ports below 1024, where they are not the client's own (RFC 4787
+/// REQ-3: below 1024 too). The range is Linux's for ports from 512 on.
+const LOW_PORTS: RangeInclusive<u16> = 600..=1023;
+/// The same for other ports.
 const PORTS: RangeInclusive<u16> = 1024..=65535;
 
 /// What a mapping is for: the client's endpoint, and as much of the remote one as
@@ -64,7 +67,8 @@ pub(crate) struct UdpTable {
     settings: UdpSettings,
     entries: BTreeMap<Key, Entry>,
     by_port: BTreeMap<u16, BTreeSet<Key>>,
-    /// Where the search for a free port goes on. It survives a crash.
+    /// Where the searches for a free port go on. They survive a crash.
+    next_low_port: u16,
     next_port: u16,
     /// How many packets clients have sent.
     sent: u64,
@@ -78,6 +82,7 @@ impl UdpTable {
             settings,
             entries: BTreeMap::new(),
             by_port: BTreeMap::new(),
+            next_low_port: *LOW_PORTS.start(),
             next_port: *PORTS.start(),
             sent: 0,
             sweep_at: Duration::MAX,
@@ -96,7 +101,9 @@ impl UdpTable {
     pub(crate) fn change_ports(&mut self) {
         let keys: Vec<Key> = self.entries.keys().copied().collect();
         for key in keys {
-            let Some(port) = self.free_port() else { return };
+            let Some(port) = self.free_port(key.client.port()) else {
+                return;
+            };
             self.move_to(key, port);
         }
     }
@@ -199,16 +206,20 @@ impl UdpTable {
             return Err(DropReason::TableFull);
         }
         let own = key.client.port();
-        let keeps = match self.settings.ports {
-            PortAssignment::Preserve => !self.by_port.contains_key(&own),
-            PortAssignment::PreservePerRemote => !self.talks_to(own, remote),
-            PortAssignment::Overload => true,
-            PortAssignment::Change => false,
+        let kept = match self.settings.ports {
+            PortAssignment::Preserve => (!self.by_port.contains_key(&own)).then_some(own),
+            PortAssignment::PreservePerRemote => {
+                let shown_before = self.port_of(key.client);
+                let candidates = shown_before.into_iter().chain([own]);
+                let mut free = candidates.filter(|port| !self.talks_to(*port, remote));
+                free.next()
+            }
+            PortAssignment::Overload => Some(own),
+            PortAssignment::Change => None,
         };
-        let port = if keeps {
-            own
-        } else {
-            self.free_port().ok_or(DropReason::NoPortLeft)?
+        let port = match kept {
+            Some(port) => port,
+            None => self.free_port(own).ok_or(DropReason::NoPortLeft)?,
         };
         let expires_at = now + self.settings.expiry;
         self.entries.insert(
@@ -232,12 +243,34 @@ impl UdpTable {
             .any(|entry| entry.remotes.contains(&remote))
     }
 
-    /// The next port in turn that no mapping has.
-    fn free_port(&mut self) -> Option<u16> {
-        for _ in PORTS {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(*PORTS.start());
-            if !self.by_port.contains_key(&port) {
+    /// The public port of the mapping by which this client port sent last.
+    fn port_of(&self, client: SocketAddr) -> Option<u16> {
+        let first = Key {
+            client,
+            remote: None,
+            remote_port: None,
+        };
+        let own = self.entries.range(first..);
+        let own = own.take_while(|(key, _)| key.client == client);
+        let latest = own.max_by_key(|(_, entry)| entry.sent);
+        latest.map(|(_, entry)| entry.port)
+    }
+
+    /// The next port in turn that no mapping has and that may stand for this one, but not itself.
+    fn free_port(&mut self, own: u16) -> Option<u16> {
+        let (ports, next) = if own < *PORTS.start() {
+            (LOW_PORTS, &mut self.next_low_port)
+        } else {
+            (PORTS, &mut self.next_port)
+        };
+        for _ in ports.clone() {
+            let port = *next;
+            *next = if port == *ports.end() {
+                *ports.start()
+            } else {
+                port + 1
+            };
+            if port != own && !self.by_port.contains_key(&port) {
                 return Some(port);
             }
         }

@@ -113,6 +113,32 @@ fn a_preserved_port_is_the_first_client_s_and_the_second_gets_another() {
 }
 
 #[test]
+fn a_changed_port_is_below_1024_if_the_client_s_own_is() {
+    let mut nat = nat(|settings| settings.ports = PortAssignment::Change);
+    let mut send = |port| {
+        let packet = udp((A, port), (SERVER, 500));
+        source_port(nat.translate(seconds(0), Side::Inside, packet).unwrap())
+    };
+    assert_eq!(
+        [send(500), send(600), send(1024), send(4500)],
+        [600, 601, 1025, 1026]
+    );
+}
+
+#[test]
+fn a_client_port_is_shown_to_another_remote_as_it_was_to_the_first_where_linux_does_so() {
+    let mut nat = nat(|settings| {
+        settings.mapping = Mapping::AddressAndPortDependent;
+        settings.ports = PortAssignment::PreservePerRemote;
+    });
+    assert_eq!(port(&mut nat, A, (SERVER, 4500)), 4500);
+    let changed = port(&mut nat, B, (SERVER, 4500));
+    assert_ne!(changed, 4500);
+    assert_eq!(port(&mut nat, B, (SERVER, 500)), changed);
+    assert_eq!(port(&mut nat, A, (SERVERS[1], 4500)), 4500);
+}
+
+#[test]
 fn an_overloaded_port_is_whoever_s_sent_last_from_it() {
     let mut nat = nat(|settings| settings.ports = PortAssignment::Overload);
     for client in [A, B, A] {
