@@ -168,6 +168,7 @@ impl Controller {
             Input::Configure(config) => self.configure(config),
             Input::Command(id, command) => self.command(id, command),
             Input::Timeout => {
+                self.out.handle_timeout(self.now);
                 self.ike.handle_timeout(self.now);
                 for id in self.tunnels.due(self.now) {
                     self.with_tunnel(id, Tunnel::handle_timeout);
@@ -190,7 +191,9 @@ impl Controller {
             Phase::Stopping { until, .. } => Some((*until, WakeReason::Tunnel)),
             Phase::Fresh | Phase::TakingOver(_) | Phase::Running | Phase::Stopped => None,
         };
-        let earliest = [ike, tunnel, stop]
+        let removal = self.out.next_timeout();
+        let removal = removal.map(|at| (at, WakeReason::Tunnel));
+        let earliest = [ike, tunnel, removal, stop]
             .into_iter()
             .flatten()
             .min_by_key(|due| due.0);
@@ -252,9 +255,11 @@ impl Controller {
             Some(Owner::Tunnel(id, awaited)) => {
                 self.with_tunnel(id, |tunnel, cx| tunnel.xfrm_done(awaited, result, cx));
             }
+            Some(Owner::Leftovers(id)) => self.leftovers_read(id, result),
             Some(Owner::SaRemoval { sa, attempt }) => {
                 let error = result.err();
-                let last = error.and_then(|error| self.out.sa_not_removed(sa, attempt, error));
+                let last =
+                    error.and_then(|error| self.out.sa_not_removed(sa, attempt, error, self.now));
                 if let Some(error) = last {
                     let reason = format!("an SA could not be removed: {error}");
                     self.tell(EventKind::Attention { reason });
@@ -262,6 +267,23 @@ impl Controller {
             }
             Some(Owner::Nobody) | None => {}
         }
+    }
+
+    /// Lets a tunnel take over what of its policies is in the kernel, other tunnels' excepted.
+    fn leftovers_read(&mut self, id: TunnelId, result: Result<XfrmReply, XfrmError>) {
+        let Ok(XfrmReply::Ours { policies, .. }) = result else {
+            // It asks again.
+            return;
+        };
+        let mut found: BTreeSet<PolicyKey> = policies.into_iter().collect();
+        for (other, tunnel) in self.tunnels.iter() {
+            if other != id {
+                for key in tunnel.own_policies() {
+                    found.remove(&key);
+                }
+            }
+        }
+        self.with_tunnel(id, |tunnel, cx| tunnel.leftovers_read(&found, cx));
     }
 
     fn xfrm_event(&mut self, event: XfrmEvent) {

@@ -1,15 +1,21 @@
 //! Effects on their way out, and which tunnel waits for which kernel operation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
+use crate::Timestamp;
 use crate::config::TunnelName;
 use crate::event::{EpochNumber, Event, EventKind};
 use crate::ike::TunnelId;
 use crate::io::{OpId, Output, SaId, XfrmError, XfrmOp};
 use crate::tunnel::Awaited;
 
-/// How often the kernel is asked to remove an SA: one that stayed would do so for its hard lifetime.
+/// How often in a row the kernel is asked to remove an SA, before it is given [`REMOVAL_PAUSE`].
 const REMOVALS_MAX: u8 = 5;
+
+/// Time until the kernel is asked again to remove an SA that it would not: one that stayed would do
+/// so for its hard lifetime.
+const REMOVAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whose kernel operation it was.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub(crate) enum Owner {
     TakeOver,
     /// A tunnel's.
     Tunnel(TunnelId, Awaited),
+    /// The controller's own reading of what of a tunnel is in the kernel after all.
+    Leftovers(TunnelId),
     /// An SA goes, whoever had it.
     SaRemoval { sa: SaId, attempt: u8 },
     /// Nobody's any more: the tunnel went away, its removals are still under way.
@@ -30,6 +38,10 @@ pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     next_op: u64,
     under_way: BTreeMap<OpId, Owner>,
+    /// SAs that the kernel would not remove: no more than it was given.
+    unremoved: BTreeSet<SaId>,
+    /// When it is asked again.
+    remove_at: Option<Timestamp>,
 }
 
 impl Outbox {
@@ -65,12 +77,14 @@ impl Outbox {
         self.xfrm(Owner::SaRemoval { sa, attempt: 1 }, XfrmOp::RemoveSa(sa));
     }
 
-    /// An SA was not removed: asks again. Gives the error back when that has been done often enough.
+    /// An SA was not removed: asks again, at once or after a pause. Gives the error back at the first
+    /// pause.
     pub(crate) fn sa_not_removed(
         &mut self,
         sa: SaId,
         attempt: u8,
         error: XfrmError,
+        now: Timestamp,
     ) -> Option<XfrmError> {
         match error {
             XfrmError::Missing(_) => None,
@@ -79,7 +93,28 @@ impl Outbox {
                 self.xfrm(Owner::SaRemoval { sa, attempt }, XfrmOp::RemoveSa(sa));
                 None
             }
-            XfrmError::Exists(_) | XfrmError::Other(_) => Some(error),
+            XfrmError::Exists(_) | XfrmError::Other(_) => {
+                self.remove_at.get_or_insert(now + REMOVAL_PAUSE);
+                self.unremoved.insert(sa);
+                (attempt == REMOVALS_MAX).then_some(error)
+            }
+        }
+    }
+
+    /// When SAs are to be removed that the kernel would not remove before.
+    pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
+        self.remove_at
+    }
+
+    /// Asks again for what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
+        if self.remove_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.remove_at = None;
+        for sa in std::mem::take(&mut self.unremoved) {
+            let attempt = REMOVALS_MAX + 1;
+            self.xfrm(Owner::SaRemoval { sa, attempt }, XfrmOp::RemoveSa(sa));
         }
     }
 
@@ -96,7 +131,7 @@ impl Outbox {
     /// Lets a tunnel's operations finish unheard.
     pub(crate) fn disown(&mut self, tunnel: TunnelId) {
         for owner in self.under_way.values_mut() {
-            if matches!(owner, Owner::Tunnel(of, _) if *of == tunnel) {
+            if matches!(owner, Owner::Tunnel(of, _) | Owner::Leftovers(of) if *of == tunnel) {
                 *owner = Owner::Nobody;
             }
         }

@@ -231,7 +231,7 @@ impl Tunnel {
         }
         if !update.is_empty() {
             let op = XfrmOp::UpdatePolicies(update);
-            cx.out.xfrm(Owner::Tunnel(self.id, Awaited::Tidying), op);
+            cx.out.xfrm(Owner::Tunnel(self.id, Awaited::Upkeep), op);
         }
         if !create.is_empty() {
             self.amending = create.iter().map(|policy| policy.key).collect();

@@ -1,6 +1,7 @@
 //! What outbound traffic of a tunnel meets in the kernel, and what is under way to change it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::Timestamp;
 use crate::event::EpochNumber;
@@ -22,11 +23,17 @@ pub(crate) enum Gate {
     Down,
     /// The policies are on their way into the kernel. `left` are there already: those of an earlier
     /// run or configuration, which are ours.
-    Creating { left: BTreeSet<PolicyKey> },
-    /// They could not be created: why. Tried again at the time given. Nothing but `left` is ours.
+    Creating {
+        left: BTreeSet<PolicyKey>,
+        /// How long the last refusal was put up with.
+        pause: Duration,
+    },
+    /// They could not be created: why. Tried again at the time given. Nothing but `left` is known to
+    /// be ours.
     Refused {
         reason: String,
         again: Timestamp,
+        pause: Duration,
         left: BTreeSet<PolicyKey>,
     },
     /// The policies are in the kernel.

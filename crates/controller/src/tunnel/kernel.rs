@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::epoch::{Epoch, Stage};
 use super::gate::{Gate, Position, Present};
 use super::{Awaited, Context, Tunnel, Wish};
+use crate::Timestamp;
 use crate::event::{EpochNumber, EventKind};
 use crate::io::{
     CommandOutcome, InterfaceSpec, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
@@ -17,16 +18,19 @@ use crate::outbox::Owner;
 /// again (`xfrm_policy_queue_process`, measured).
 const HOLD_REFRESH: Duration = Duration::from_secs(60);
 
-/// Time until an update of policies that the kernel refused is tried again.
+/// Time until policies that the kernel refused are tried again; doubled each time where they could
+/// not be created, up to [`HOLD_REFRESH`].
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 impl Tunnel {
     /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
     /// updated in place, so that nothing leaves in clear while we take over.
     pub(crate) fn start(&mut self, left: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
-        let left: BTreeSet<PolicyKey> = match &self.gate {
-            Gate::Down => left.clone(),
-            Gate::Refused { left: kept, .. } => left | kept,
+        let (left, pause): (BTreeSet<PolicyKey>, Duration) = match &self.gate {
+            Gate::Down => (left.clone(), Duration::ZERO),
+            Gate::Refused {
+                left: kept, pause, ..
+            } => (left | kept, *pause),
             Gate::Creating { .. } | Gate::Present(_) => return,
         };
         self.announce(cx);
@@ -47,7 +51,7 @@ impl Tunnel {
             .partition(|policy| left.contains(&policy.key));
         if !update.is_empty() {
             cx.out.xfrm(
-                Owner::Tunnel(self.id, Awaited::Tidying),
+                Owner::Tunnel(self.id, Awaited::Upkeep),
                 XfrmOp::UpdatePolicies(update),
             );
         }
@@ -55,7 +59,7 @@ impl Tunnel {
             Owner::Tunnel(self.id, Awaited::Creation),
             XfrmOp::CreatePolicies(create),
         );
-        self.gate = Gate::Creating { left };
+        self.gate = Gate::Creating { left, pause };
     }
 
     /// The policies that are in the kernel and ours, or on their way there.
@@ -82,7 +86,7 @@ impl Tunnel {
             }
         }
         cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::Tidying),
+            Owner::Tunnel(self.id, Awaited::Upkeep),
             XfrmOp::UpdatePolicies(policies),
         );
     }
@@ -131,11 +135,17 @@ impl Tunnel {
     }
 
     pub(super) fn gate_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.upkeep_due().is_some_and(|due| due <= cx.now) {
+            self.upkeep_at = None;
+            self.restore_policies(cx);
+        }
         match &mut self.gate {
             Gate::Down | Gate::Creating { .. } => {}
-            Gate::Refused { again, .. } => {
+            Gate::Refused { again, pause, .. } => {
                 if *again <= cx.now {
-                    self.start(&BTreeSet::new(), cx);
+                    // What was created although the answer said otherwise is ours.
+                    *again = cx.now + *pause;
+                    cx.out.xfrm(Owner::Leftovers(self.id), XfrmOp::ReadOurs);
                 }
             }
             Gate::Present(present) => {
@@ -148,6 +158,22 @@ impl Tunnel {
                     self.write_out(Position::Held, cx);
                 }
             }
+        }
+    }
+
+    /// What of its policies is in the kernel after all, nobody else's among them: creates the rest.
+    pub(crate) fn leftovers_read(&mut self, found: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
+        if let Gate::Refused { .. } = self.gate {
+            let own: BTreeSet<PolicyKey> = self.policies.keys().into_iter().collect();
+            self.start(&(found & &own), cx);
+        }
+    }
+
+    /// When policies are written once more that the kernel would not write.
+    pub(super) fn upkeep_due(&self) -> Option<Timestamp> {
+        match self.gate {
+            Gate::Present(_) => self.upkeep_at,
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => None,
         }
     }
 
@@ -191,6 +217,12 @@ impl Tunnel {
                     self.sa_lost(sa, "it is gone from the kernel", cx);
                 }
             }
+            Awaited::Upkeep => {
+                if let Err(error) = result {
+                    self.upkeep_at = Some(cx.now + REFUSED_RETRY);
+                    self.attention(format!("policies could not be written: {error}"), cx);
+                }
+            }
             Awaited::Tidying => {
                 if let Err(error) = result {
                     self.attention(error.to_string(), cx);
@@ -202,10 +234,10 @@ impl Tunnel {
     }
 
     fn created(&mut self, error: Option<XfrmError>, cx: &mut Context<'_>) {
-        let Gate::Creating { left } = &mut self.gate else {
+        let Gate::Creating { left, pause } = &mut self.gate else {
             return;
         };
-        let left = std::mem::take(left);
+        let (left, pause) = (std::mem::take(left), *pause);
         let Some(error) = error else {
             self.gate = Gate::Present(Present::held(cx.now, cx.now + HOLD_REFRESH));
             self.event(cx, None, EventKind::Holding);
@@ -213,7 +245,7 @@ impl Tunnel {
             self.begin(cx);
             return;
         };
-        self.policies_refused(error, left, cx);
+        self.policies_refused(error, left, pause, cx);
     }
 
     /// The policies of newly assigned addresses are in the kernel, or not.
@@ -224,7 +256,7 @@ impl Tunnel {
         {
             let mut left = self.own_policies();
             left.retain(|key| !amending.contains(key));
-            self.policies_refused(error, left, cx);
+            self.policies_refused(error, left, Duration::ZERO, cx);
         }
     }
 
@@ -232,8 +264,10 @@ impl Tunnel {
         &mut self,
         error: XfrmError,
         left: BTreeSet<PolicyKey>,
+        paused: Duration,
         cx: &mut Context<'_>,
     ) {
+        let pause = (paused * 2).clamp(REFUSED_RETRY, HOLD_REFRESH);
         let reason = match error {
             XfrmError::Exists(text) => format!(
                 "a policy with the selectors of this tunnel exists already and is not ours ({text}); \
@@ -251,7 +285,8 @@ impl Tunnel {
         );
         self.gate = Gate::Refused {
             reason,
-            again: cx.now + HOLD_REFRESH,
+            again: cx.now + pause,
+            pause,
             left,
         };
     }

@@ -83,7 +83,9 @@ pub(crate) enum Awaited {
     Removal,
     /// A packet counter, to see whether the SA is there at all.
     Presence(SaId),
-    /// Something whose failure changes nothing: thresholds, policies written anew.
+    /// Policies written anew in their places: refused, they are written once more.
+    Upkeep,
+    /// Something whose failure changes nothing: thresholds, interfaces.
     Tidying,
 }
 
@@ -180,6 +182,8 @@ pub(crate) struct Tunnel {
     /// Policies on their way into the kernel beside those that are there.
     amending: BTreeSet<PolicyKey>,
     policies_changed: bool,
+    /// When policies are written once more that the kernel would not write.
+    upkeep_at: Option<Timestamp>,
     wishes: Vec<(CommandId, Wish)>,
     counters: Counters,
     last_error: Option<String>,
@@ -222,6 +226,7 @@ impl Tunnel {
             assigned: Assigned::default(),
             amending: BTreeSet::new(),
             policies_changed: false,
+            upkeep_at: None,
             wishes: Vec::new(),
             counters: Counters::default(),
             last_error: None,
@@ -417,7 +422,7 @@ impl Tunnel {
             Gate::Present(present) => Some(present.again),
         };
         let mut at = |time: Timestamp| due = Some(due.map_or(time, |due| due.min(time)));
-        let others = [self.effort.due(), self.renewal_due()];
+        let others = [self.effort.due(), self.renewal_due(), self.upkeep_due()];
         others.into_iter().flatten().for_each(&mut at);
         for epoch in &self.epochs {
             if epoch.relocation.is_some() {

@@ -3,7 +3,7 @@
 use epochgate_controller::event::EventKind;
 use epochgate_controller::io::{Command, PolicyAction, PolicyDirection, XfrmError};
 use epochgate_controller::status::GateStatus;
-use epochgate_simulator::kernel::OpKind;
+use epochgate_simulator::kernel::{Failure, OpKind};
 use epochgate_simulator::pair::Pair;
 
 use crate::{MILLISECOND, Outcome, SECOND, established, started};
@@ -138,6 +138,22 @@ fn an_sa_whose_removal_the_kernel_refuses_is_removed_in_the_end() -> Outcome {
 }
 
 #[test]
+fn an_sa_that_the_kernel_keeps_for_long_is_removed_once_it_lets_go() -> Outcome {
+    let mut pair = established(76)?;
+    for _ in 0..20 {
+        let refusal = XfrmError::Other("EBUSY".into());
+        pair.world.fail_next(pair.client, OpKind::RemoveSa, refusal);
+    }
+    let open = pair.open_epoch(pair.client).unwrap();
+    pair.rekey(pair.client);
+    pair.await_newer(open, SECOND)?;
+    pair.drain()?;
+    pair.world.run_for(10 * SECOND)?;
+    assert_eq!(pair.sas(pair.client), 2);
+    Ok(())
+}
+
+#[test]
 fn an_unreadable_counter_proves_nothing_and_the_next_ping_does() -> Outcome {
     let mut pair = established(71)?;
     let open = pair.open_epoch(pair.client).unwrap();
@@ -172,6 +188,51 @@ fn policies_that_cannot_be_created_are_reported_and_tried_again() -> Outcome {
     pair.world.run_for(60 * SECOND)?;
     assert_eq!(pair.gate(pair.client), Some(GateStatus::Held));
     Ok(())
+}
+
+#[test]
+fn policies_that_were_created_without_an_answer_are_known_as_ours() -> Outcome {
+    let mut pair = established(77)?;
+    pair.world.crash(pair.client);
+    pair.world.flush_policies(pair.client);
+    let lost = Failure::Unanswered(XfrmError::Other("ENOBUFS".into()));
+    pair.world
+        .fail_next_by(pair.client, OpKind::CreatePolicies, lost);
+    pair.start_client();
+    pair.world.run_for(3 * SECOND)?;
+    assert_eq!(pair.gate(pair.client), Some(GateStatus::Held));
+    recovers(pair)
+}
+
+#[test]
+fn a_removed_policy_that_the_kernel_will_not_take_back_is_written_until_it_does() -> Outcome {
+    let mut pair = established(78)?;
+    for _ in 0..3 {
+        let refusal = XfrmError::Other("ENOMEM".into());
+        pair.world
+            .fail_next(pair.client, OpKind::UpdatePolicies, refusal);
+    }
+    pair.world.flush_policies(pair.client);
+    pair.world.run_for(5 * SECOND)?;
+    let kernel = &pair.world.node(pair.client).kernel;
+    let out = kernel
+        .our_policies()
+        .find(|policy| policy.key.direction == PolicyDirection::Out);
+    assert!(out.is_some());
+    recovers(pair)
+}
+
+#[test]
+fn a_hold_that_cannot_be_written_at_the_start_is_written_soon() -> Outcome {
+    let mut pair = established(79)?;
+    pair.world.crash(pair.client);
+    for _ in 0..3 {
+        let refusal = XfrmError::Other("ENOMEM".into());
+        pair.world
+            .fail_next(pair.client, OpKind::UpdatePolicies, refusal);
+    }
+    pair.start_client();
+    recovers(pair)
 }
 
 #[test]
