@@ -46,6 +46,8 @@ pub struct Node {
     pub kernel: Kernel,
     /// Something happened in the kernel in this step.
     pub(crate) touched: bool,
+    /// Policies or SAs may have changed in this step.
+    pub(crate) rewritten: bool,
     /// The kernel's next timer, as it was after the last step that touched it.
     pub(crate) kernel_due: Option<Timestamp>,
     pub(crate) crypto: Arc<Seeded>,
@@ -92,6 +94,13 @@ impl Node {
     /// The kernel, in which something happens now: its effects and its timer are looked at, and its
     /// invariants checked, at the end of the step.
     pub(crate) fn kernel_mut(&mut self) -> &mut Kernel {
+        self.touched = true;
+        self.rewritten = true;
+        &mut self.kernel
+    }
+
+    /// The same, where packets pass and timers fire, which write no policies and no SAs.
+    pub(crate) fn passing(&mut self) -> &mut Kernel {
         self.touched = true;
         &mut self.kernel
     }

@@ -3,6 +3,7 @@
 //! Nothing is encrypted here: an ESP frame names its key, and a receiver with another key drops it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use epochgate_controller::Secret;
 use epochgate_controller::io::{Datagram, Encapsulation, PingNonce, SaId};
@@ -73,7 +74,7 @@ pub enum Frame {
         /// Sequence number (RFC 4303 §2.2).
         sequence: u64,
         /// What it is encrypted with.
-        key: Secret,
+        key: Arc<Secret>,
         /// What it carries.
         inner: Packet,
     },

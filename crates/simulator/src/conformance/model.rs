@@ -223,7 +223,7 @@ fn esp(incoming: &Incoming) -> Frame {
             destination_port: NAT_T_PORT,
         }),
         sequence: incoming.sequence.into(),
-        key: Secret::from(key.to_vec()),
+        key: Secret::from(key.to_vec()).into(),
         inner: packet(&incoming.content),
     }
 }

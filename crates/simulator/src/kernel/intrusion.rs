@@ -3,8 +3,8 @@
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{PolicyKey, PolicySpec, SaId, SaSpec, XfrmEvent};
 
+use super::Kernel;
 use super::sa::{Entry, Sa};
-use super::{Drop, Kernel};
 
 impl Kernel {
     /// Puts in a policy of somebody else.
@@ -61,10 +61,9 @@ impl Kernel {
         if self.policies.is_empty() {
             return;
         }
-        for (_, policy) in std::mem::take(&mut self.policies) {
-            for packet in policy.held {
-                self.drop_packet(packet, Drop::QueuePurged);
-            }
+        let keys: Vec<PolicyKey> = self.policies.keys().copied().collect();
+        for key in keys {
+            self.remove_policy(key);
         }
         self.tell(XfrmEvent::Overrun);
     }

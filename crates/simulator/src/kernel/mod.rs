@@ -10,21 +10,23 @@ mod intrusion;
 mod operation;
 mod output;
 mod sa;
+mod sad;
+mod spd;
 mod timing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use epochgate_controller::io::{
-    PolicyDirection, PolicyKey, PolicyScope, PolicySpec, SaId, SaSpec, XfrmEvent,
-};
+use epochgate_controller::io::{PolicyDirection, PolicyKey, PolicySpec, SaId, SaSpec, XfrmEvent};
 use epochgate_controller::{REQIDS, Timestamp};
 use ipnet::IpNet;
 
 use crate::packet::{Frame, Packet};
 use crate::random::Random;
 use sa::{Entry, Sa};
+use sad::Sad;
+use spd::Spd;
 
 pub use failure::{Failure, OpKind};
 pub(crate) use timing::{Slack, Timing};
@@ -89,10 +91,10 @@ pub enum Drop {
 pub struct Kernel {
     addresses: Vec<IpAddr>,
     behind: Vec<IpNet>,
-    sas: BTreeMap<SaId, Entry>,
+    sas: Sad,
     /// Larval SAs without an SPI, by reqid and whether their addresses are IPv6, and their ends.
     unnumbered: BTreeMap<(u32, bool), Timestamp>,
-    policies: BTreeMap<PolicyKey, Policy>,
+    policies: Spd,
     /// Whether anybody listens to ACQUIRE: else there are no larval SAs (`km_query`).
     listening: bool,
     timing: Timing,
@@ -103,28 +105,13 @@ pub struct Kernel {
     random: Random,
 }
 
-/// A policy and the packets that it holds.
-#[derive(Debug)]
-struct Policy {
-    spec: PolicySpec,
-    held: VecDeque<Packet>,
-    retry: Option<Retry>,
-}
-
-/// When a held queue is tried next, and how long it waited for that.
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Timestamp,
-    waited: Duration,
-}
-
 impl Kernel {
     pub(crate) fn new(addresses: Vec<IpAddr>, behind: Vec<IpNet>, random: Random) -> Self {
         Self {
             addresses,
             behind,
-            sas: BTreeMap::new(),
-            policies: BTreeMap::new(),
+            sas: Sad::default(),
+            policies: Spd::default(),
             unnumbered: BTreeMap::new(),
             listening: false,
             timing: Timing::default(),
@@ -145,25 +132,14 @@ impl Kernel {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Timestamp> {
-        let retries = self.policies.values().filter_map(|policy| policy.retry);
-        let ends = self.sas.values().map(Entry::ends);
-        let larval = self.unnumbered.values().copied();
-        retries
-            .map(|retry| retry.at)
-            .chain(ends)
-            .chain(larval)
-            .min()
+        let larval = self.unnumbered.values().copied().min();
+        let ends = [self.policies.next_retry(), self.sas.no_end_before(), larval];
+        ends.into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) {
         self.expire(now);
-        let due: Vec<PolicyKey> = self
-            .policies
-            .iter()
-            .filter(|(_, policy)| policy.retry.is_some_and(|retry| retry.at <= now))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in due {
+        for key in self.policies.due(now) {
             self.try_queue(key, now);
         }
     }
@@ -248,19 +224,7 @@ impl Kernel {
 
     /// The policy that a packet meets: the one with the lowest priority value that fits.
     fn lookup(&self, direction: PolicyDirection, packet: &Packet) -> Option<PolicySpec> {
-        let fits = |policy: &&Policy| {
-            let key = &policy.spec.key;
-            key.scope == PolicyScope::Everything
-                && key.direction == direction
-                && key.source.contains(&packet.source)
-                && key.destination.contains(&packet.destination)
-                && (key.icmpv6_type.is_none() || key.icmpv6_type == packet.icmpv6_type())
-        };
-        self.policies
-            .values()
-            .filter(fits)
-            .map(|policy| policy.spec)
-            .min_by_key(|spec| spec.priority)
+        self.policies.met_by(direction, packet)
     }
 
     fn mature(&mut self, id: SaId) -> Option<&mut Sa> {
@@ -285,15 +249,10 @@ impl Kernel {
     /// Ends SAs that are over. A larval one expires like any other (`xfrm_timer_handler`); without
     /// an SPI it is nobody's business.
     fn expire(&mut self, now: Timestamp) {
-        self.unnumbered.retain(|_, until| *until > now);
-        let ended: Vec<SaId> = self
-            .sas
-            .iter()
-            .filter(|(_, entry)| entry.ends() <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ended {
-            self.sas.remove(&id);
+        if !self.unnumbered.is_empty() {
+            self.unnumbered.retain(|_, until| *until > now);
+        }
+        for id in self.sas.take_ended(now) {
             self.tell(XfrmEvent::Expired(id));
         }
     }

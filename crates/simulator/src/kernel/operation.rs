@@ -1,7 +1,5 @@
 //! What the controller asks of the kernel.
 
-use std::collections::VecDeque;
-
 use epochgate_controller::io::{
     FoundSa, PolicyAction, PolicyKey, PolicyScope, PolicySpec, SaId, SaMove, SaSpec, XfrmError,
     XfrmOp, XfrmReply,
@@ -9,7 +7,8 @@ use epochgate_controller::io::{
 use epochgate_controller::{REQIDS, Timestamp};
 
 use super::sa::{Entry, Sa};
-use super::{Drop, Failure, Kernel, Policy, RETRY_FIRST, Retry};
+use super::spd::Retry;
+use super::{Drop, Failure, Kernel, RETRY_FIRST};
 
 impl Kernel {
     pub(crate) fn perform(&mut self, op: XfrmOp, now: Timestamp) -> Result<XfrmReply, XfrmError> {
@@ -131,12 +130,7 @@ impl Kernel {
         }
         for spec in specs {
             self.let_hold_call(spec);
-            let policy = Policy {
-                spec: *spec,
-                held: VecDeque::new(),
-                retry: None,
-            };
-            self.policies.insert(spec.key, policy);
+            self.policies.put(*spec);
         }
         Ok(XfrmReply::Done)
     }
@@ -153,17 +147,12 @@ impl Kernel {
         self.let_hold_call(&spec);
         let release = self.timing.release();
         let release = self.random.between(release.start, release.end);
-        let policy = self.policies.entry(spec.key).or_insert_with(|| Policy {
-            spec,
-            held: VecDeque::new(),
-            retry: None,
-        });
-        policy.spec = spec;
-        if !policy.held.is_empty() {
-            policy.retry = Some(Retry {
+        if self.policies.put(spec) {
+            let retry = Retry {
                 at: now + release,
                 waited: RETRY_FIRST,
-            });
+            };
+            self.policies.try_at(spec.key, retry);
         }
     }
 

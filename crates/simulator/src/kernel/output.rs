@@ -1,5 +1,7 @@
 //! The way out: policies, hold queues, control pings.
 
+use std::sync::Arc;
+
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{
     ControlPing, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaId, XfrmEvent,
@@ -7,7 +9,8 @@ use epochgate_controller::io::{
 
 use super::operation::is_ipv6;
 use super::sa::Entry;
-use super::{Drop, Effect, HELD_MAX, Kernel, RETRY_FIRST, RETRY_MAX, Retry};
+use super::spd::Retry;
+use super::{Drop, Effect, HELD_MAX, Kernel, RETRY_FIRST, RETRY_MAX};
 use crate::packet::{Body, Frame, Packet};
 
 /// What a policy does with a packet now.
@@ -106,32 +109,33 @@ impl Kernel {
 
     fn hold(&mut self, key: PolicyKey, packet: Packet, now: Timestamp) {
         let first = self.timing.queue(RETRY_FIRST);
-        let Some(policy) = self.policies.get_mut(&key) else {
+        let Some(held) = self.policies.held_by(&key) else {
             return;
         };
-        if policy.held.len() >= HELD_MAX {
+        if held.len() >= HELD_MAX {
             self.drop_packet(packet, Drop::QueueFull);
             return;
         }
-        policy.held.push_back(Packet {
+        held.push_back(Packet {
             waited: true,
             ..packet
         });
-        policy.retry.get_or_insert(Retry {
+        let retry = Retry {
             at: now + first,
             waited: RETRY_FIRST,
-        });
+        };
+        self.policies.try_unless_set(key, retry);
     }
 
     /// A held queue's timer (`xfrm_policy_queue_process`): what its first packet meets now decides
     /// for all, and then each goes its own way, which holds it no more.
     pub(super) fn try_queue(&mut self, key: PolicyKey, now: Timestamp) {
         self.expire(now);
-        let Some(policy) = self.policies.get_mut(&key) else {
+        let Some(held) = self.policies.held_by(&key) else {
             return;
         };
-        let (first, retry) = (policy.held.front().copied(), policy.retry.take());
-        let Some((first, retry)) = first.zip(retry) else {
+        let first = held.front().copied();
+        let Some((first, retry)) = first.zip(self.policies.take_retry(&key)) else {
             return;
         };
         match self.route(&first, now) {
@@ -149,13 +153,11 @@ impl Kernel {
             Way::Hold => {
                 let waited = retry.waited * 2;
                 let at = now + self.timing.queue(waited);
-                if let Some(policy) = self.policies.get_mut(&key) {
-                    policy.retry = Some(Retry { at, waited });
-                }
+                self.policies.try_at(key, Retry { at, waited });
             }
             Way::Refuse => {
-                let policy = self.policies.get_mut(&key);
-                let looked_at = policy.and_then(|policy| policy.held.pop_front());
+                let held = self.policies.held_by(&key);
+                let looked_at = held.and_then(|held| held.pop_front());
                 if let Some(packet) = looked_at {
                     self.drop_packet(packet, Drop::OutboundPolicy);
                 }
@@ -172,9 +174,8 @@ impl Kernel {
     }
 
     fn take_held(&mut self, key: PolicyKey) -> Vec<Packet> {
-        let policy = self.policies.get_mut(&key);
-        policy
-            .map(|policy| policy.held.drain(..).collect())
+        let held = self.policies.held_by(&key);
+        held.map(|held| held.drain(..).collect())
             .unwrap_or_default()
     }
 
@@ -200,7 +201,7 @@ impl Kernel {
             sa: id,
             encapsulation: sa.spec.encapsulation,
             sequence: sa.sequence,
-            key: sa.spec.key.clone(),
+            key: Arc::clone(&sa.key),
             inner,
         };
         self.effects.push_back(Effect::Transmit(frame));

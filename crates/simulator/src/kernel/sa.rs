@@ -1,9 +1,10 @@
 //! SAs of the model: larval ones that keep a place, and mature ones with keys.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use epochgate_controller::Timestamp;
 use epochgate_controller::io::{SaDirection, SaMove, SaSpec};
+use epochgate_controller::{Secret, Timestamp};
 
 use super::timing::Timing;
 
@@ -23,6 +24,8 @@ pub(super) enum Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Sa {
     pub(super) spec: SaSpec,
+    /// The key of `spec`, for every packet.
+    pub(super) key: Arc<Secret>,
     pub(super) packets: u64,
     /// Whether packets are reported (a replay threshold of 1), or it is silent.
     report: bool,
@@ -67,6 +70,7 @@ impl Entry {
 impl Sa {
     pub(super) fn new(spec: SaSpec, timing: &Timing, now: Timestamp) -> Self {
         Self {
+            key: Arc::new(spec.key.clone()),
             packets: 0,
             sequence: 0,
             report: matches!(spec.direction, SaDirection::Inbound { report_first: true }),
@@ -130,7 +134,9 @@ impl Sa {
     pub(super) fn take_sequence(&mut self, sequence: u64) {
         if sequence > self.highest() {
             let oldest = sequence.saturating_sub(u64::from(self.spec.sequence.window));
-            self.sequences = self.sequences.split_off(&oldest);
+            while self.sequences.first().is_some_and(|first| *first < oldest) {
+                self.sequences.pop_first();
+            }
         }
         self.sequences.insert(sequence);
     }

@@ -281,7 +281,7 @@ impl World {
 
     /// Sends one packet that belongs to no flow.
     pub fn send(&mut self, from: NodeId, packet: Packet) -> Result<(), Violation> {
-        self.nodes[from.0].kernel_mut().send(packet, self.now);
+        self.nodes[from.0].passing().send(packet, self.now);
         self.finish_step()
     }
 }

@@ -55,7 +55,7 @@ impl World {
             Output::Ping(ping) => {
                 let node = &mut self.nodes[id.0];
                 node.pings.insert(ping.nonce, ping.sa);
-                if let Err(error) = node.kernel_mut().ping(&ping, self.now) {
+                if let Err(error) = node.passing().ping(&ping, self.now) {
                     let nonce = ping.nonce;
                     self.notice(id, Input::PingFailed { nonce, error });
                 }

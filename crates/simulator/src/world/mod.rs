@@ -124,6 +124,7 @@ impl World {
             kernel_due: kernel.next_timeout(),
             kernel,
             touched: false,
+            rewritten: false,
             crypto: Arc::new(crypto),
             controller: None,
             run: 0,
@@ -226,7 +227,7 @@ impl World {
         self.now = at;
         for node in &mut self.nodes {
             if !node.is_suspended && node.kernel_due.is_some_and(|due| due <= at) {
-                node.kernel_mut().handle_timeout(at);
+                node.passing().handle_timeout(at);
             }
         }
         if let Some(happening) = self.agenda.take(at) {
@@ -252,6 +253,7 @@ impl World {
         for node in &mut self.nodes {
             if node.touched {
                 node.touched = false;
+                node.rewritten = false;
                 node.kernel_due = node.kernel.next_timeout();
             }
         }
@@ -319,7 +321,7 @@ impl World {
             },
             waited: false,
         };
-        self.nodes[from.0].kernel_mut().send(packet, self.now);
+        self.nodes[from.0].passing().send(packet, self.now);
         self.schedule(next, Happening::Departure(id));
     }
 
