@@ -321,7 +321,9 @@ impl Tunnel {
             check,
             rekey_at: epoch.created + lifetime,
         });
+        let session = epoch.session;
         self.settle(cx);
+        self.close_outlived(session, cx);
     }
 
     /// All pings of a series went unanswered.

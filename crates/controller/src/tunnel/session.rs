@@ -709,6 +709,16 @@ impl Tunnel {
         }
     }
 
+    /// IKE SAs without epochs that are older than the one that a usable epoch came from: their peer may
+    /// have given them up while it could not say so (a request of its own unanswered, RFC 7296 §2.3).
+    pub(super) fn close_outlived(&mut self, newest: IkeSaId, cx: &mut Context<'_>) {
+        let sessions = self.sessions.iter().map(|known| known.id);
+        let outlived: Vec<IkeSaId> = sessions.filter(|id| *id < newest).collect();
+        for session in outlived {
+            self.close_if_spare(session, cx);
+        }
+    }
+
     pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
         for session in &self.sessions {
             cx.ike.leave(session.id, self.id, cx.now);
