@@ -52,13 +52,20 @@ pub struct Controller {
     wake_at: Option<Timestamp>,
 }
 
+/// Time until the kernel is asked again for what an earlier run left: a dump fails where somebody
+/// changes what is dumped (NLM_F_DUMP_INTR), or for want of memory.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
 /// The run's course.
 #[derive(Debug)]
 enum Phase {
     /// No configuration yet.
     Fresh,
-    /// What an earlier run left is being read.
-    TakingOver(Config),
+    /// What an earlier run left is being read, or will be again.
+    TakingOver {
+        config: Config,
+        again: Option<Timestamp>,
+    },
     Running,
     /// Everything ends; the answer is given at the latest at `until`.
     Stopping {
@@ -168,6 +175,7 @@ impl Controller {
             Input::Configure(config) => self.configure(config),
             Input::Command(id, command) => self.command(id, command),
             Input::Timeout => {
+                self.read_again();
                 self.out.handle_timeout(self.now);
                 self.ike.handle_timeout(self.now);
                 for id in self.tunnels.due(self.now) {
@@ -189,7 +197,8 @@ impl Controller {
         let tunnel = tunnel.map(|at| (at, WakeReason::Tunnel));
         let stop = match &self.phase {
             Phase::Stopping { until, .. } => Some((*until, WakeReason::Tunnel)),
-            Phase::Fresh | Phase::TakingOver(_) | Phase::Running | Phase::Stopped => None,
+            Phase::TakingOver { again, .. } => again.map(|again| (again, WakeReason::Tunnel)),
+            Phase::Fresh | Phase::Running | Phase::Stopped => None,
         };
         let removal = self.out.next_timeout();
         let removal = removal.map(|at| (at, WakeReason::Tunnel));
@@ -308,29 +317,45 @@ impl Controller {
         match &mut self.phase {
             Phase::Fresh => {
                 self.out.xfrm(Owner::TakeOver, XfrmOp::ReadOurs);
-                self.phase = Phase::TakingOver(config);
+                let again = None;
+                self.phase = Phase::TakingOver { config, again };
             }
-            Phase::TakingOver(waiting) => *waiting = config,
+            Phase::TakingOver {
+                config: waiting, ..
+            } => *waiting = config,
             Phase::Running => self.reconfigure(config),
             Phase::Stopping { .. } | Phase::Stopped => {}
+        }
+    }
+
+    /// Reads what an earlier run left, where that failed before.
+    fn read_again(&mut self) {
+        if let Phase::TakingOver { again, .. } = &mut self.phase
+            && again.take_if(|again| *again <= self.now).is_some()
+        {
+            self.out.xfrm(Owner::TakeOver, XfrmOp::ReadOurs);
         }
     }
 
     /// Starts on top of what an earlier run left: its policies are updated to hold, what nobody
     /// configures any more is removed, and so are its SAs (their keys' counters are lost).
     fn take_over(&mut self, left: Result<XfrmReply, XfrmError>) {
-        let Phase::TakingOver(config) = std::mem::replace(&mut self.phase, Phase::Running) else {
+        let Phase::TakingOver { config, again } = &mut self.phase else {
             return;
         };
         let (policies, sas) = match left {
             Ok(XfrmReply::Ours { policies, sas }) => (policies, sas),
             Ok(XfrmReply::Done | XfrmReply::Packets(_)) => (Vec::new(), Vec::new()),
             Err(error) => {
-                let reason = format!("what an earlier run left could not be read: {error}");
+                // Without it SAs would stay, and policies be taken for somebody else's.
+                *again = Some(self.now + READ_AGAIN);
+                let reason = format!("what an earlier run left could not be read yet: {error}");
                 self.tell(EventKind::Attention { reason });
-                (Vec::new(), Vec::new())
+                return;
             }
         };
+        let config = std::mem::take(config);
+        self.phase = Phase::Running;
         let policies: BTreeSet<PolicyKey> = policies.into_iter().collect();
         let found = policies.len();
         let routes = BTreeMap::new();
@@ -503,7 +528,9 @@ impl Controller {
             return;
         }
         let text = match (&self.phase, found) {
-            (Phase::Fresh | Phase::TakingOver(_), _) => "the daemon is still starting".to_owned(),
+            (Phase::Fresh | Phase::TakingOver { .. }, _) => {
+                "the daemon is still starting".to_owned()
+            }
             (Phase::Stopping { .. } | Phase::Stopped, _) => "the daemon is stopping".to_owned(),
             (Phase::Running, _) => format!(
                 "there is no tunnel {name}; configured are: {}",

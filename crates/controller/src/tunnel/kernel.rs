@@ -370,12 +370,12 @@ impl Tunnel {
     ) {
         let Some(epoch) = self.epoch_mut(number) else {
             // Forgotten meanwhile: nothing of it may stay.
-            if error.is_none() {
+            if may_be_there(error.as_ref()) {
                 cx.out.remove_sa(sa);
             }
             return;
         };
-        if error.is_none() {
+        if may_be_there(error.as_ref()) {
             if sa == epoch.inbound {
                 epoch.in_kernel.inbound = true;
             } else {
@@ -537,5 +537,14 @@ fn packets(result: Result<XfrmReply, XfrmError>) -> Option<u64> {
     match result {
         Ok(XfrmReply::Packets(packets)) => Some(packets),
         Ok(XfrmReply::Done | XfrmReply::Ours { .. }) | Err(_) => None,
+    }
+}
+
+/// Whether an SA that was to be added is in the kernel, or may be: the answer to a request that was
+/// done can get lost (ENOBUFS). Where it exists already it is somebody else's.
+fn may_be_there(error: Option<&XfrmError>) -> bool {
+    match error {
+        None | Some(XfrmError::Other(_)) => true,
+        Some(XfrmError::Exists(_) | XfrmError::Missing(_)) => false,
     }
 }

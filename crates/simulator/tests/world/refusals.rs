@@ -205,6 +205,31 @@ fn policies_that_were_created_without_an_answer_are_known_as_ours() -> Outcome {
 }
 
 #[test]
+fn what_an_earlier_run_left_is_read_until_it_can_be() -> Outcome {
+    let mut pair = established(80)?;
+    pair.world.crash(pair.client);
+    for _ in 0..3 {
+        let refusal = XfrmError::Other("EINTR".into());
+        pair.world.fail_next(pair.client, OpKind::ReadOurs, refusal);
+    }
+    pair.start_client();
+    recovers(pair)
+}
+
+#[test]
+fn an_sa_that_was_added_without_an_answer_goes_with_its_epoch() -> Outcome {
+    for (seed, kind) in (81..).zip([OpKind::AddInbound, OpKind::AddOutbound]) {
+        let mut pair = started(seed)?;
+        for node in [pair.client, pair.server] {
+            let lost = Failure::Unanswered(XfrmError::Other("ENOBUFS".into()));
+            pair.world.fail_next_by(node, kind, lost);
+        }
+        recovers(pair)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_removed_policy_that_the_kernel_will_not_take_back_is_written_until_it_does() -> Outcome {
     let mut pair = established(78)?;
     for _ in 0..3 {

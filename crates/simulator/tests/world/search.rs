@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use epochgate_controller::config::Start;
-use epochgate_controller::io::{Command, XfrmError};
+use epochgate_controller::io::{Command, PolicyKey, SaId, XfrmError};
 use epochgate_controller::status::TunnelStatus;
-use epochgate_simulator::Violation;
-use epochgate_simulator::kernel::OpKind;
+use epochgate_simulator::kernel::{Failure, OpKind};
 use epochgate_simulator::network::{Matching, Rule, Verdict};
 use epochgate_simulator::pair::{CLIENT_OUTER, Pair, Plan, SERVER_OUTER};
 use epochgate_simulator::random::Random;
+use epochgate_simulator::{NodeId, Violation};
 
 use crate::{MILLISECOND, Outcome, SECOND, crypto};
 
@@ -61,7 +61,7 @@ fn rule(random: &mut Random) -> Rule {
 fn trouble(pair: &mut Pair, random: &mut Random) -> Result<(), Violation> {
     let node = pick(random, &[pair.client, pair.server]);
     let name = pair.name.clone();
-    match random.below(19) {
+    match random.below(23) {
         0..=4 => {
             let rule = rule(random);
             pair.world.disturb(rule);
@@ -84,36 +84,50 @@ fn trouble(pair: &mut Pair, random: &mut Random) -> Result<(), Violation> {
                 pair.start_server();
             }
         }
-        11 | 12 => {
-            let kind = pick(
-                random,
-                &[
-                    OpKind::AddInbound,
-                    OpKind::AddOutbound,
-                    OpKind::UpdatePolicies,
-                    OpKind::RemoveSa,
-                    OpKind::ReadPackets,
-                ],
-            );
-            let error = XfrmError::Other("ENOMEM".into());
-            pair.world.fail_next(node, kind, error);
-        }
-        13 => {
-            let sa = pair.world.node(node).kernel.our_sas().next();
-            if let Some(sa) = sa {
-                pair.world.steal_sa(node, sa);
-            }
-        }
+        11 | 12 => fail(pair, node, random),
+        19..=21 => intrude(pair, node, random),
         14 | 15 => {
             pair.rekey_ike(node);
         }
         16 => {
             pair.reauthenticate(node);
         }
-        17 => pair.world.set_jitter(pick(random, &[5, 50]) * MILLISECOND),
+        13 | 17 => pair.world.set_jitter(pick(random, &[5, 50]) * MILLISECOND),
         _ => pair.world.run_for(random.between(SECOND, 20 * SECOND))?,
     }
     Ok(())
+}
+
+/// An operation of a node's kernel fails: refused, half done, or done and not answered.
+fn fail(pair: &mut Pair, node: NodeId, random: &mut Random) {
+    let error = XfrmError::Other("ENOBUFS".into());
+    let failures = [
+        Failure::Refused(error.clone()),
+        Failure::Halfway(error.clone()),
+        Failure::Unanswered(error),
+    ];
+    let (kind, failure) = (pick(random, &OpKind::ALL), pick(random, &failures));
+    for _ in 0..pick(random, &[1, 1, 3]) {
+        pair.world.fail_next_by(node, kind, failure.clone());
+    }
+}
+
+/// Somebody else works on a node's kernel, or its events are lost.
+fn intrude(pair: &mut Pair, node: NodeId, random: &mut Random) {
+    let kernel = &pair.world.node(node).kernel;
+    let sas: Vec<SaId> = kernel.our_sas().collect();
+    let keys: Vec<PolicyKey> = kernel.our_policies().map(|policy| policy.key).collect();
+    match random.below(6) {
+        0 | 1 if !sas.is_empty() => pair.world.steal_sa(node, pick(random, &sas)),
+        2 if !sas.is_empty() => pair.world.expire_sa(node, pick(random, &sas)),
+        3 if !keys.is_empty() => pair.world.steal_policy(node, pick(random, &keys)),
+        4 => pair.world.flush_sas(node),
+        5 => pair.world.flush_policies(node),
+        _ => {}
+    }
+    if random.chance(300) {
+        pair.world.lose_events(node, pick(random, &[1, 2, 5]));
+    }
 }
 
 fn plan(random: &mut Random) -> Plan {
