@@ -249,7 +249,7 @@ impl Kernel {
     /// Ends SAs that are over. A larval one expires like any other (`xfrm_timer_handler`); without
     /// an SPI it is nobody's business.
     fn expire(&mut self, now: Timestamp) {
-        if !self.unnumbered.is_empty() {
+        if self.unnumbered.values().any(|until| *until <= now) {
             self.unnumbered.retain(|_, until| *until > now);
         }
         for id in self.sas.take_ended(now) {

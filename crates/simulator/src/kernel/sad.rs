@@ -62,3 +62,41 @@ impl Sad {
         over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use epochgate_controller::io::Spi;
+
+    use super::*;
+
+    fn id(spi: u32) -> SaId {
+        SaId {
+            destination: IpAddr::from([192, 0, 2, 1]),
+            spi: Spi(NonZeroU32::new(spi).unwrap()),
+        }
+    }
+
+    #[test]
+    fn sas_end_in_time_whatever_was_added_and_removed_before() {
+        let at = |seconds| Timestamp::ZERO + Duration::from_secs(seconds);
+        let larval = |seconds| Entry::Larval {
+            reqid: 1,
+            until: at(seconds),
+        };
+        let mut sad = Sad::default();
+        for (spi, seconds) in [(256, 30), (257, 10), (258, 20)] {
+            sad.insert(id(spi), larval(seconds));
+        }
+        sad.remove(&id(257));
+        assert_eq!(sad.take_ended(at(15)), []);
+        assert_eq!(sad.no_end_before(), Some(at(20)));
+        sad.insert(id(259), larval(18));
+        assert_eq!(sad.take_ended(at(20)), [id(258), id(259)]);
+        assert_eq!(sad.take_ended(at(40)), [id(256)]);
+        assert_eq!(sad.no_end_before(), None);
+    }
+}

@@ -126,3 +126,72 @@ impl Spd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use epochgate_controller::io::{PingNonce, PolicyAction};
+    use ipnet::IpNet;
+
+    use super::*;
+    use crate::packet::Body;
+
+    const PACKET: Packet = Packet {
+        source: IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1)),
+        destination: IpAddr::V4(std::net::Ipv4Addr::new(10, 2, 0, 1)),
+        body: Body::EchoRequest(PingNonce(1)),
+        waited: false,
+    };
+
+    fn policy(direction: PolicyDirection, source: &str, priority: u32, reqid: u32) -> PolicySpec {
+        PolicySpec {
+            key: PolicyKey {
+                direction,
+                source: source.parse().unwrap(),
+                destination: IpNet::new_assert(IpAddr::from([10, 2, 0, 0]), 16),
+                icmpv6_type: None,
+                scope: PolicyScope::Everything,
+            },
+            priority,
+            action: PolicyAction::Hold { reqid },
+        }
+    }
+
+    fn met(spd: &Spd) -> Option<PolicyAction> {
+        let met = spd.met_by(PolicyDirection::Out, &PACKET);
+        met.map(|spec| spec.action)
+    }
+
+    #[test]
+    fn a_packet_meets_the_fitting_policy_with_the_lowest_priority_value() {
+        let mut spd = Spd::default();
+        let wide = policy(PolicyDirection::Out, "10.0.0.0/8", 20, 1);
+        let narrow = policy(PolicyDirection::Out, "10.1.0.0/16", 30, 2);
+        let elsewhere = policy(PolicyDirection::Out, "10.3.0.0/16", 10, 3);
+        let inward = policy(PolicyDirection::In, "10.1.0.0/16", 5, 4);
+        for spec in [narrow, elsewhere, inward, wide] {
+            spd.put(spec);
+        }
+        assert_eq!(met(&spd), Some(PolicyAction::Hold { reqid: 1 }));
+        spd.put(PolicySpec {
+            priority: 40,
+            ..wide
+        });
+        assert_eq!(met(&spd), Some(PolicyAction::Hold { reqid: 2 }));
+        spd.remove(&narrow.key);
+        assert_eq!(met(&spd), Some(PolicyAction::Hold { reqid: 1 }));
+        spd.remove(&wide.key);
+        assert_eq!(met(&spd), None);
+    }
+
+    #[test]
+    fn a_policy_in_anothers_place_holds_what_that_one_held() {
+        let mut spd = Spd::default();
+        let spec = policy(PolicyDirection::Out, "10.1.0.0/16", 10, 1);
+        assert!(!spd.put(spec));
+        spd.held_by(&spec.key).unwrap().push_back(PACKET);
+        assert!(spd.put(spec));
+        assert_eq!(spd.remove(&spec.key).unwrap().held, [PACKET]);
+    }
+}

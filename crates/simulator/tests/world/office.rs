@@ -6,6 +6,7 @@ use epochgate_nat::MasqueradeSettings;
 use epochgate_simulator::Violation;
 use epochgate_simulator::network::{Matching, Rule};
 use epochgate_simulator::office::{Accounts, NatKind, Office, OfficePlan};
+use epochgate_simulator::trace::Recording;
 use std::num::NonZeroU32;
 
 use crate::{MILLISECOND, Outcome, SECOND, crypto};
@@ -186,5 +187,26 @@ fn a_guessing_nat_gives_what_a_hasty_server_sends_to_another_client() -> Outcome
         office.world.run_for(3 * SECOND)?;
     }
     assert!(office.accounts(0).down.misdelivered > 0);
+    Ok(())
+}
+
+#[test]
+fn a_seed_replays_exactly() -> Outcome {
+    let run = |seed| -> Result<String, Violation> {
+        let quick = std::sync::Arc::new(epochgate_simulator::QuickCrypto::new(seed));
+        let mut office = plain_esp(2).start(seed, quick);
+        office.world.set_recording(Recording::All);
+        office.traffic(100 * MILLISECOND);
+        office.world.set_jitter(5 * MILLISECOND);
+        office.world.run_for(5 * SECOND)?;
+        office.world.forget_nat(office.nat.unwrap());
+        office.world.run_for(20 * SECOND)?;
+        let seen = office.world.violation("none", String::new());
+        Ok(seen.trace.to_string())
+    };
+    let seen = run(7800)?;
+    assert!(seen.contains("forgets everything"));
+    assert_eq!(run(7800)?, seen);
+    assert_ne!(run(7801)?, seen);
     Ok(())
 }
