@@ -398,8 +398,8 @@ pub struct Aftermath {
 
 /// Follows a [`UdpFlow`](crate::UdpFlow) across an outage that began at `began` and was over at
 /// `whole`; `trace` is what its sender saw. Fails if a datagram was lost that had not left the
-/// sender, which is what a hold may not do, or that had left before the outage, or if nothing
-/// arrived when it was over.
+/// sender, which is what a hold may not do, or that had left before the outage and was overtaken by
+/// one that arrived, or if nothing arrived when it was over.
 pub fn aftermath(
     trace: &Trace,
     port: u16,
@@ -412,6 +412,11 @@ pub fn aftermath(
         .filter_map(|entry| Some((number_of(entry, port)?, entry.at)))
         .collect();
     let lost = account.lost();
+    // What left after the last of these was under way when the outage began.
+    let before = left
+        .iter()
+        .filter(|(number, at)| **at < began && !lost.contains(number));
+    let landed = before.map(|(_, at)| *at).max().unwrap_or_default();
     let mut last = began;
     for number in &lost {
         match left.get(number) {
@@ -420,7 +425,7 @@ pub fn aftermath(
                     "{number} was lost in its sender's kernel: {account}"
                 ));
             }
-            Some(at) if *at < began => {
+            Some(at) if *at < landed => {
                 return Err(format!("{number} was lost before the outage: {account}"));
             }
             Some(at) => last = last.max(*at),

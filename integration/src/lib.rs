@@ -34,6 +34,7 @@
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
 //! | [`pki`] | an authority and certificates for both ends |
 //! | [`root`] | where a peer's programs are: on this machine, or in a root of their own |
+//! | [`stalls`] | how long the machine itself let everybody wait |
 //! | [`tables`] | what is in the SAD and SPD; a tunnel made with `ip xfrm` |
 //! | [`traffic`] | UDP and TCP flows with exact accounts |
 //! | [`watch`] | captures and keys of both ends at once, judged by all invariants |
@@ -59,6 +60,7 @@ pub mod peer;
 pub mod pki;
 mod ring;
 pub mod root;
+pub mod stalls;
 mod sys;
 pub mod tables;
 pub mod topology;
@@ -76,6 +78,7 @@ pub use office::Office;
 pub use pace::Pace;
 pub use peer::{Epochgate, StrongSwan};
 pub use root::Root;
+pub use stalls::Stalls;
 pub use tables::ManualTunnel;
 pub use topology::Topology;
 pub use traffic::{Account, TcpFlow, UdpFlow};

@@ -172,6 +172,18 @@ impl RunningFlow {
         self.shared.arrived.load(Ordering::Acquire)
     }
 
+    /// Waits until `more` datagrams have arrived from now on; fails the test after `limit`.
+    #[track_caller]
+    pub fn wait_for_more(&self, more: u64, limit: Duration) {
+        let began = Instant::now();
+        let wanted = self.arrived() + more;
+        while self.arrived() < wanted {
+            let waited = began.elapsed();
+            assert!(waited < limit, "no traffic after {waited:?}");
+            thread::sleep(READ_SLICE);
+        }
+    }
+
     /// Ends the sending now, then does as [`finish`](Self::finish).
     pub fn stop(self, settle: Duration) -> Account {
         self.shared.until.store(0, Ordering::Release);

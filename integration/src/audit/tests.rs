@@ -312,7 +312,9 @@ fn what_an_outage_may_lose_is_what_left_into_it() {
     assert_eq!(good.lost, 2);
     assert_eq!(good.into_the_hole_for, Duration::from_micros(1_500));
     assert_eq!(good.resumed_after, Duration::from_micros(500));
-    judged(&[3, 4]).expect_err("0 left before");
+    judged(&[3, 4]).expect("0 was under way when it began");
+    let later = aftermath(&trace, PORT, &account(&[1, 3, 4]), at(1_500), at(3_000));
+    later.expect_err("0 was lost, and 1 behind it was not");
     judged(&[0, 1, 2, 3]).expect_err("4 never left");
     judged(&[0, 1, 2, 4]).expect("3 left into the hole");
     judged(&[0, 1]).expect_err("nothing arrived when it was over");
