@@ -13,6 +13,9 @@ struct Source {
     nat: bool,
     /// Whether a client's address may change.
     mobile: bool,
+    /// Which clients take any inbound packet for a proof: they never learn that their way out is
+    /// dead for ever.
+    one_way_proof: Vec<bool>,
 }
 
 impl Scenario {
@@ -24,6 +27,7 @@ impl Scenario {
             clients: 1,
             nat: false,
             mobile: true,
+            one_way_proof: Vec::new(),
         };
         source.clients = source.pick(&[1, 1, 1, 1, 2, 2, 2, 3]);
         let nat = source.nat_plan();
@@ -31,8 +35,12 @@ impl Scenario {
         let tunnels: Vec<TunnelPlan> = (0..source.clients)
             .map(|_| source.tunnel_plan(nat))
             .collect();
-        // Who knows where its peer is does not look elsewhere.
-        source.mobile = !tunnels.iter().any(|tunnel| tunnel.server_starts);
+        // Who knows where its peer is does not look elsewhere, and a NAT that tells ESP apart by
+        // addresses alone gives it to the address that a client had before.
+        source.mobile = !tunnels.iter().any(|tunnel| {
+            tunnel.server_starts || (nat == Some(NatPlan::Conntrack) && tunnel.plain_esp)
+        });
+        source.one_way_proof = tunnels.iter().map(|tunnel| tunnel.any_inbound).collect();
         let heal_ms = source.between(2_000, 60_000);
         let count = source.random.below(ACTS_MAX + 1);
         let mut acts: Vec<Act> = (0..count).map(|_| source.act(heal_ms)).collect();
@@ -67,7 +75,7 @@ impl Source {
         match self.random.below(10) {
             0..=2 => Some(NatPlan::Masquerade {
                 guessing: self.random.chance(300),
-                pending_s: self.pick(&[1, 5, 30]),
+                pending_s: self.pick(&[1, 5]),
                 idle_s: self.pick(&[60, 1_800]),
             }),
             3 => Some(NatPlan::Conntrack),
@@ -157,6 +165,9 @@ impl Source {
             9 | 10 => Action::EspStops {
                 end,
                 for_ms: self.time(),
+            },
+            11 if self.one_way_proof[tunnel] => Action::SpiDies {
+                end: End::Client(tunnel),
             },
             11 => Action::SpiDies { end },
             12 | 13 if self.nat => Action::NatForgets,

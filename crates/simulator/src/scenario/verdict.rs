@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use epochgate_controller::Timestamp;
 
-use super::End;
 use super::run::Play;
+use super::{End, NatPlan};
 use crate::invariants::Violation;
 use crate::packet::{Body, FlowId};
 
@@ -66,9 +66,18 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// A tunnel's own promise.
+    /// A tunnel's own promise, from the moment at which the NAT is over what it met before: VPN
+    /// Masquerade lets no other client begin while it awaits an answer, and each client may have
+    /// asked something that nobody answers any more.
     fn bound(&self, number: usize) -> Duration {
-        self.office.branches[number].client.recovery_bound()
+        let clients = self.scenario.tunnels.len();
+        let pending_s = match self.scenario.nat {
+            Some(NatPlan::Masquerade { pending_s, .. }) if clients > 1 => pending_s,
+            Some(NatPlan::Masquerade { .. } | NatPlan::Conntrack | NatPlan::Udp { .. }) | None => 0,
+        };
+        let pending = Duration::from_secs(pending_s.into());
+        let others = u32::try_from(clients - 1).unwrap_or(u32::MAX);
+        self.office.branches[number].client.recovery_bound() + pending * others
     }
 
     /// Watches traffic until all of it arrives. Both ends may have opened an epoch that no longer
