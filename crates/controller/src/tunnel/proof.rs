@@ -73,15 +73,6 @@ impl Tunnel {
             self.epoch_timeout(number, cx);
             return;
         }
-        self.follow_path(number, cx);
-        if first_arrived {
-            self.first_arrived(number, cx);
-            return;
-        }
-        if !self.awaits(started_by) {
-            self.make_usable(number, false, cx);
-            return;
-        }
         let foreign = !self.peer_is_epochgate(number);
         let pings = (foreign && self.config.ping.target.is_some())
             .then(|| PingSeries::starting(first_ping));
@@ -93,6 +84,18 @@ impl Tunnel {
                 pings,
             },
         );
+        // The way may have changed while the SAs were on their way into the kernel: what is released
+        // now must go the new one.
+        self.follow_path(number, cx);
+        self.relocate_epochs(cx);
+        if first_arrived {
+            self.first_arrived(number, cx);
+            return;
+        }
+        if !self.awaits(started_by) {
+            self.make_usable(number, false, cx);
+            return;
+        }
         if foreign && started_by == Side::Us {
             // Such a peer answers on the old epoch until it is deleted.
             self.delete_replaced(number, cx);

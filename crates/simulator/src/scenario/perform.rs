@@ -143,7 +143,11 @@ impl Play<'_> {
                 let config = self.office.config(end);
                 self.office.world.boot(self.office.node(end), config);
             }
-            Due::Resume(end) => self.office.world.resume(self.office.node(end)),
+            Due::Resume(end) => {
+                self.office.world.resume(self.office.node(end));
+                // Whoever starts daemons stood still as well.
+                self.end(Due::Start(end));
+            }
             Due::Up(end) => {
                 if !self.office.is_down(end) {
                     self.command(end, Command::Up);
