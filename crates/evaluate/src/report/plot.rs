@@ -18,8 +18,8 @@ const BARS: f64 = 220.0;
 const BARS_AT: f64 = MARGIN + LABELS + NAMES;
 const TIMES_AT: f64 = BARS_AT + BARS + 60.0;
 /// Times without a silence stand in a column of their own, and so do those that never ended.
-const AT_ONCE: f64 = 52.0;
-const NEVER: f64 = 52.0;
+const AT_ONCE: f64 = 84.0;
+const NEVER: f64 = 84.0;
 const TIMES: f64 = WIDTH - MARGIN - TIMES_AT - AT_ONCE - NEVER;
 
 /// The scale of times: logarithmic between these, in seconds.

@@ -89,14 +89,16 @@ impl Cell {
             .settings(settings)
             .round_trip(ROUND_TRIP)
             .build();
+        // What is to be late later needs a queue that can tell packets apart.
+        office.from_server.impair(Duration::ZERO, 0.0);
         let measure = Measure::prepare(&office);
         let daemons = Daemons::start(self.contender, &office, nat_t);
+        let mut measure = measure.start(&office, number);
         if self.fault == Fault::Collision {
             // The NAT keeps an SPI for half an hour after its tunnel has replaced it.
             rekey_each(&daemons);
             thread::sleep(RETIRED);
         }
-        let mut measure = measure.start(&office, number);
         thread::sleep(BEFORE);
         measure.fault(&daemons);
         self.strike(&office, &daemons, &measure);

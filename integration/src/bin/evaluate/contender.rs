@@ -19,15 +19,22 @@ const DAEMON: &str = "epochgate-lab-daemon";
 /// The first SPI that the server chooses; it chooses the others by itself.
 const SERVER_SPI: u32 = 0x5000_0000;
 
-/// The first SPIs that clients choose: what a client receives on first, after its first rekey, and
-/// after its second. The last is what the client before it had first.
-fn spis(client: u32) -> [u32; 3] {
+/// What clients draw first: the SPI that a client receives on at first, the jitter of its IKE SA's
+/// lifetime (as long as an SPI), the SPI after its first rekey, and that after its second, which is
+/// what the client before it had at first.
+fn spis(client: u32) -> [u32; 4] {
     let before = if client == 0 { CLIENTS - 1 } else { client - 1 };
-    [FIRST_SPI + client, SECOND_SPI + client, FIRST_SPI + before]
+    [
+        FIRST_SPI + client,
+        JITTER,
+        SECOND_SPI + client,
+        FIRST_SPI + before,
+    ]
 }
 const CLIENTS: u32 = crate::cell::CLIENTS as u32;
 const FIRST_SPI: u32 = 0x1000_0000;
 const SECOND_SPI: u32 = 0x2000_0000;
+const JITTER: u32 = 0x3000_0000;
 
 /// A client starts by itself.
 const CLIENT: &str = "start = \"always\"\n";
