@@ -376,7 +376,13 @@ impl Tunnel {
                     self.hurry(cx);
                     self.epoch_failed(blocked(number), cx);
                 } else {
-                    // The ladder is the client's. What it sends opens the gate again.
+                    // What the client sends opens the gate again. The ladder is the client's, but
+                    // one that is not epochgate knows nothing of it.
+                    let peer = self.peer_of(session);
+                    if peer.is_some_and(|peer| !peer.epochgate) {
+                        self.hurry(cx);
+                        self.epoch_failed(blocked(number), cx);
+                    }
                     cx.ike.check_liveness(session, cx.now);
                     let sa = inbound;
                     let owner = Owner::Tunnel(self.id, Awaited::Tidying);
