@@ -127,6 +127,16 @@ impl Packets {
         self.narrowed("daddr", address)
     }
 
+    /// Only the first `count` of them, counted from when the rule is made.
+    #[must_use]
+    pub fn first(mut self, count: u32) -> Self {
+        // It counts only what the conditions before it have let through.
+        for one in &mut self.matches {
+            *one = format!("{one} numgen inc mod {} 0-{}", u32::MAX, count - 1);
+        }
+        self
+    }
+
     fn narrowed(mut self, field: &str, address: IpAddr) -> Self {
         let family = if address.is_ipv6() { "ip6" } else { "ip" };
         for one in &mut self.matches {

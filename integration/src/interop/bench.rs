@@ -163,6 +163,12 @@ impl Bench {
         self.peer.as_ref().expect("the peer runs")
     }
 
+    /// The SPIs of epochgate's Child SAs so far as (inbound, outbound), the first one first.
+    pub fn pairs(&self) -> Vec<(u32, u32)> {
+        let own = self.connection.own_address().parse().expect("an address");
+        self.keys.pairs(own)
+    }
+
     /// Where epochgate runs.
     pub fn own_host(&self) -> &Host {
         match self.cell.ours {
@@ -382,8 +388,7 @@ impl Bench {
                 }
             }
             Role::Server => {
-                let own = self.connection.own_address().parse().expect("an address");
-                let pairs = self.keys.pairs(own);
+                let pairs = self.pairs();
                 if let Err(violation) = audit::server_waits_or_pings(&trace, &pairs) {
                     panic!("unproven: {violation}");
                 }
