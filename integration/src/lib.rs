@@ -21,6 +21,7 @@
 //! | [`net`] | [`World`], [`Host`], links, routes: network namespaces that go whatever happens |
 //! | [`fault`] | masquerading NAT; delay and loss; rules that drop or delay chosen packets |
 //! | [`topology`] | [`Topology`]: client, router, server and the LANs behind them, with addresses |
+//! | [`office`] | [`Office`]: any number of clients behind one VPN Masquerade, and their server |
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
 //! | [`chosen_spis`] | a daemon whose first SPIs are chosen, to force collisions |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
@@ -28,7 +29,6 @@
 //! | [`interop`] | the cells of the interoperation table: rows, peers, roles |
 //! | [`lab_nat`] | a NAT with VPN Masquerade that forwards real IKE and ESP |
 //! | [`libreswan`] | libreswan's daemon on a host |
-//! | [`office`] | [`Office`]: any number of clients behind one VPN Masquerade, and their server |
 //! | [`manual`] | the configurations that the documentation shows, on a topology's hosts |
 //! | [`pace`] | how often watchers wake, which is what virtual time is spent on |
 //! | [`peer`] | epochgate's daemon and command, and strongSwan's, on a host |
