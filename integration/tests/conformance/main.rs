@@ -11,50 +11,16 @@
 
 mod packet;
 mod place;
+mod verdict;
 
-use epochgate_simulator::conformance::{self, Period, Script};
+use epochgate_simulator::conformance;
 use place::Place;
-
-/// How often a script is run until no timer fired where it could have been seen before or after.
-const ATTEMPTS_MAX: usize = 4;
-
-/// What the two said of a script.
-enum Verdict {
-    Same,
-    Different(String),
-    /// Timers fired in the middle of steps, each time.
-    Undecided,
-}
-
-fn verdict(place: &mut Place, script: &Script) -> Verdict {
-    for _ in 0..ATTEMPTS_MAX {
-        let (real, clock): (Vec<Period>, _) = place.run(script);
-        let [early, late] = conformance::on_model(script, &clock);
-        if conformance::difference(&early, &late).is_some() {
-            continue;
-        }
-        return match conformance::difference(&early, &real) {
-            None => Verdict::Same,
-            Some(difference) => Verdict::Different(difference),
-        };
-    }
-    Verdict::Undecided
-}
+use verdict::{Verdict, assert_same, verdict};
 
 #[test]
 fn every_fact_that_the_gate_relies_on_is_the_same_in_the_model() {
     let mut place = Place::new("conformance_facts");
-    let mut wrong = Vec::new();
-    for script in conformance::facts() {
-        match verdict(&mut place, &script) {
-            Verdict::Same => println!("same: {}", script.name),
-            Verdict::Different(difference) => {
-                wrong.push(format!("{}: {difference}", script.name));
-            }
-            Verdict::Undecided => wrong.push(format!("{}: undecided", script.name)),
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_same(&mut place, &conformance::facts());
 }
 
 /// Scripts from seeds; `EPOCHGATE_CONFORMANCE=FIRST:COUNT` runs others.
@@ -70,8 +36,9 @@ fn random_scripts_show_the_same_on_the_model() {
             Verdict::Undecided => println!("{}: undecided", script.name),
             Verdict::Different(first) => {
                 println!("{}: {first}", script.name);
-                let differs =
-                    |script: &Script| matches!(verdict(&mut place, script), Verdict::Different(_));
+                let differs = |script: &conformance::Script| {
+                    matches!(verdict(&mut place, script), Verdict::Different(_))
+                };
                 let short = conformance::shrink(&script, differs);
                 let steps: Vec<String> = short
                     .steps

@@ -8,9 +8,8 @@
 //! model; whoever has a real kernel runs it there and compares with [`difference`].
 //!
 //! A real machine takes its time, and a timer of the kernel may fire in the middle of a step. So the
-//! model is run at the times that the real steps took, once with the earliest and once with the
-//! latest that timers may be. Where these two runs differ the script proves nothing that time, and is
-//! run again.
+//! model is run at the times that the real steps took, with timers as early as they may be, as late,
+//! and in between. Where these runs differ the script proves nothing that time, and is run again.
 
 mod model;
 pub mod place;
@@ -25,7 +24,7 @@ use epochgate_controller::io::{ControlPing, PolicyKey, SaId, XfrmEvent, XfrmOp};
 
 pub use model::{Clock, on_model};
 pub use random::script as random;
-pub use scripts::facts;
+pub use scripts::{facts, slow_facts};
 pub use shrink::shrink;
 
 /// Default of `net.core.xfrm_acq_expires`, seconds.

@@ -17,18 +17,23 @@ use crate::random::Random;
 /// When each step of a script began and ended, since its start.
 pub type Clock = Vec<(Duration, Duration)>;
 
-/// What the model shows at these times: with timers as early as they may be, and as late.
+/// How late timers are in one run more than in the one before, percent of what they may be.
+const STEP: usize = 4;
+
+/// What the model shows at these times, with timers as early as they may be, as late, and in between.
 #[must_use]
-pub fn on_model(script: &Script, clock: &Clock) -> [Vec<Period>; 2] {
-    [Slack::Early, Slack::Late].map(|slack| {
-        let mut run = Run::new(script, slack);
-        for (step, (began, ended)) in script.steps.iter().zip(clock) {
-            // What was set to happen soon after a step is as late as can be where the step is.
-            let at = if slack == Slack::Late { ended } else { began };
-            run.step(step, Timestamp::ZERO + *at, Timestamp::ZERO + *ended);
-        }
-        run.seen
-    })
+pub fn on_model(script: &Script, clock: &Clock) -> Vec<Vec<Period>> {
+    let slacks = (0..=100).step_by(STEP).map(Slack::Percent);
+    slacks.map(|slack| shown(script, clock, slack)).collect()
+}
+
+fn shown(script: &Script, clock: &Clock, slack: Slack) -> Vec<Period> {
+    let mut run = Run::new(script, slack);
+    for (step, (began, ended)) in script.steps.iter().zip(clock) {
+        let at = *began + slack.of(ended.saturating_sub(*began));
+        run.step(step, Timestamp::ZERO + at, Timestamp::ZERO + *ended);
+    }
+    run.seen
 }
 
 struct Run {

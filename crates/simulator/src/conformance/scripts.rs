@@ -15,6 +15,7 @@ use super::{Content, Family, Incoming, Intrusion, LARVAL_SECONDS, Outgoing, Scri
 use Family::{V4, V6};
 use PolicyDirection::{Fwd, In, Out};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// Longer than a queue takes that is let go.
 const SOON: Duration = Duration::from_millis(200);
 const HELD: PolicyAction = PolicyAction::Hold { reqid: HOLD };
@@ -37,6 +38,69 @@ pub fn facts() -> Vec<Script> {
         others(),
     ]
     .concat()
+}
+
+/// The same for what takes minutes.
+#[must_use]
+pub fn slow_facts() -> Vec<Script> {
+    let refresh = || [wait(60 * SECOND), update([out(HELD)])].concat();
+    vec![
+        script(
+            "a hold that is left alone loses all after 205 s, young packets too",
+            [
+                create([out(HELD)]),
+                send(1..3),
+                wait(160 * SECOND),
+                send(3..5),
+                wait(90 * SECOND),
+                add(outbound(ONE, CHILD)),
+                update([out(pin(ONE, CHILD))]),
+                wait(SOON),
+                send(5..6),
+                wait(SOON),
+            ],
+        ),
+        script(
+            "a hold that is written again each minute keeps all",
+            [
+                create([out(HELD)]),
+                send(1..3),
+                refresh(),
+                refresh(),
+                send(3..4),
+                refresh(),
+                refresh(),
+                wait(10 * SECOND),
+                add(outbound(ONE, CHILD)),
+                update([out(pin(ONE, CHILD))]),
+                wait(SOON),
+            ],
+        ),
+        script(
+            "an SA that comes late lets packets go when the queue is looked at next",
+            [
+                create([out(pin(ONE, CHILD))]),
+                send(1..3),
+                wait(10 * SECOND),
+                delete(ONE),
+                add(outbound(ONE, CHILD)),
+                wait(SECOND),
+                wait(6 * SECOND),
+            ],
+        ),
+        script(
+            "a larval SA keeps its SPI for half a minute",
+            [
+                create([out(pin(ONE, CHILD))]),
+                send(1..2),
+                wait(20 * SECOND),
+                add(outbound(ONE, CHILD)),
+                wait(15 * SECOND),
+                add(outbound(ONE, CHILD)),
+                wait(40 * SECOND),
+            ],
+        ),
+    ]
 }
 
 fn script(name: &str, steps: impl IntoIterator<Item = Vec<Step>>) -> Script {

@@ -31,10 +31,18 @@ pub(crate) struct Timing {
 pub(crate) enum Slack {
     /// All are exact.
     None,
-    /// As early as they may be.
-    Early,
-    /// As late as they may be.
-    Late,
+    /// So many percent of the way from the earliest that they may be to the latest.
+    Percent(u32),
+}
+
+impl Slack {
+    /// That share of a duration.
+    pub(crate) fn of(self, whole: Duration) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            Self::Percent(percent) => whole * percent / 100,
+        }
+    }
 }
 
 impl Default for Timing {
@@ -49,18 +57,15 @@ impl Default for Timing {
 impl Timing {
     /// When a queue's timer fires that is set to `after`.
     pub(super) fn queue(&self, after: Duration) -> Duration {
-        match self.slack {
-            Slack::None | Slack::Early => after,
-            Slack::Late => after + after / WHEEL + LATE,
-        }
+        after + self.slack.of(after / WHEEL + LATE)
     }
 
     /// Within which time an update releases a queue.
     pub(super) fn release(&self) -> std::ops::Range<Duration> {
+        let late = self.slack.of(LATE);
         match self.slack {
             Slack::None => RELEASE,
-            Slack::Early => Duration::ZERO..Duration::ZERO,
-            Slack::Late => LATE..LATE,
+            Slack::Percent(_) => late..late,
         }
     }
 
@@ -68,8 +73,7 @@ impl Timing {
     pub(super) fn lifetime(&self, lifetime: Duration) -> Duration {
         match self.slack {
             Slack::None => lifetime,
-            Slack::Early => lifetime.saturating_sub(SECOND),
-            Slack::Late => lifetime + SECOND + LATE,
+            Slack::Percent(_) => lifetime.saturating_sub(SECOND) + self.slack.of(2 * SECOND + LATE),
         }
     }
 }
