@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::epoch::{Check, Epoch, Probe, Stage};
 use super::policies::Pair;
-use super::proof::{AWAIT_POLL, random};
+use super::proof::{AWAIT_PATIENCE, AWAIT_POLL, random};
 use super::{Awaited, Context, Tunnel};
 use crate::Timestamp;
 use crate::config::BUSY_PATIENCE;
@@ -38,6 +38,7 @@ impl Tunnel {
         let idle = self.silence_allowed();
         let proves = self.proves();
         let is_chosen = self.chosen() == super::Position::Open(number);
+        let is_spare = !is_chosen && self.chosen() != super::Position::Held;
         let past = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
         let Some(epoch) = self.epoch_mut(number) else {
             return;
@@ -49,7 +50,7 @@ impl Tunnel {
             self.retire(number, cx);
             return;
         }
-        let inbound = epoch.inbound;
+        let (inbound, created) = (epoch.inbound, epoch.created);
         let mut read = false;
         let mut next = Next::Nothing;
         match &mut epoch.stage {
@@ -67,6 +68,10 @@ impl Tunnel {
                 if *poll_at <= now {
                     *poll_at = now + AWAIT_POLL;
                     read = true;
+                }
+                if is_spare && created + AWAIT_PATIENCE <= now {
+                    self.retire(number, cx);
+                    return;
                 }
                 if let Some(series) = pings
                     && past(series.due())

@@ -32,6 +32,8 @@ pub(crate) struct Epoch {
     pub(crate) in_kernel: InKernel,
     /// The inbound SA's packet counter when it was last read.
     pub(crate) received: u64,
+    /// Whether a ping of it was ever answered: then its pings are, as long as it works.
+    pub(crate) answers: bool,
     /// The outbound SA's packet counter when it was last read, if ever.
     pub(crate) sent: Option<u64>,
     /// Its SAs are on their way to other outer addresses.
@@ -116,6 +118,8 @@ pub(crate) struct Proving {
     pub(crate) cleared: bool,
     /// Its pings begin when the peer has ended what came before, or their time has come.
     pub(crate) waits: bool,
+    /// Packets may have arrived, on another path or before a doubt, that were not counted yet.
+    pub(crate) uncounted: bool,
 }
 
 impl Proving {
@@ -128,6 +132,15 @@ impl Proving {
             failed: false,
             cleared: false,
             waits: false,
+            uncounted: false,
+        }
+    }
+
+    /// Of an epoch that was proven before.
+    pub(crate) fn anew(first: Option<Timestamp>) -> Self {
+        Self {
+            uncounted: true,
+            ..Self::from(first)
         }
     }
 }
@@ -224,6 +237,7 @@ impl Epoch {
             }),
             in_kernel: InKernel::default(),
             received: 0,
+            answers: false,
             sent: None,
             relocation: None,
             repin: false,

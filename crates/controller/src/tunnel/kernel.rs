@@ -8,6 +8,7 @@ use super::epoch::{Epoch, Stage};
 use super::gate::{Gate, Position, Present};
 use super::{Awaited, Context, Tunnel, Wish};
 use crate::Timestamp;
+use crate::config::Start;
 use crate::event::{EpochNumber, EventKind};
 use crate::io::{
     CommandOutcome, InterfaceSpec, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
@@ -131,6 +132,18 @@ impl Tunnel {
             if position == Position::Held {
                 present.held_since.get_or_insert(cx.now);
             }
+        }
+    }
+
+    /// Nothing is tried any more until traffic wants it. What has been held since before raises an
+    /// ACQUIRE when the hold is written again.
+    pub(super) fn hear_of_waiting(&mut self, cx: &mut Context<'_>) {
+        let stands = match &self.gate {
+            Gate::Present(present) => present.moving.is_none() && present.at == Position::Held,
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => false,
+        };
+        if stands && self.chosen() == Position::Held && self.config.start == Start::OnDemand {
+            self.write_out(Position::Held, cx);
         }
     }
 
@@ -497,6 +510,7 @@ impl Tunnel {
             self.epochs.shrink_to_fit();
             self.event(cx, Some(number), EventKind::EpochRemoved);
             self.close_if_spare(session, cx);
+            self.look_soon(session, cx);
         }
     }
 

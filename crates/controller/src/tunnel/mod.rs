@@ -19,6 +19,7 @@ mod put_off;
 mod renewal;
 mod report;
 mod session;
+mod spare;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -106,6 +107,8 @@ struct Session {
     peer: Option<Peer>,
     /// When a new one is to be made beside it.
     renew_at: Option<Timestamp>,
+    /// When it is looked at because it has no epoch.
+    look_at: Option<Timestamp>,
     /// The latest request was not answered in time: rekeys are no use until something comes.
     silent: bool,
 }
@@ -117,6 +120,7 @@ impl Session {
             id,
             peer: None,
             renew_at: None,
+            look_at: None,
             silent: false,
         }
     }
@@ -422,7 +426,12 @@ impl Tunnel {
             Gate::Present(present) => Some(present.again),
         };
         let mut at = |time: Timestamp| due = Some(due.map_or(time, |due| due.min(time)));
-        let others = [self.effort.due(), self.renewal_due(), self.upkeep_due()];
+        let others = [
+            self.effort.due(),
+            self.renewal_due(),
+            self.upkeep_due(),
+            self.spare_due(),
+        ];
         others.into_iter().flatten().for_each(&mut at);
         for epoch in &self.epochs {
             if epoch.relocation.is_some() {
@@ -477,6 +486,7 @@ impl Tunnel {
         self.sweep(cx);
         self.effort_timeout(cx);
         self.renewal_timeout(cx);
+        self.spare_timeout(cx);
     }
 
     fn epoch(&self, number: EpochNumber) -> Option<&Epoch> {

@@ -109,7 +109,7 @@ impl Tunnel {
         for epoch in &mut self.epochs {
             if epoch.session == session && matches!(epoch.stage, Stage::Usable(_)) {
                 let first = cx.now + STRANDED_PATIENCE;
-                epoch.stage = Stage::Proving(Proving::from(Some(first)));
+                epoch.stage = Stage::Proving(Proving::anew(Some(first)));
             }
         }
         self.settle(cx);
@@ -158,7 +158,7 @@ impl Tunnel {
             Stage::Installing(_) | Stage::Awaiting { .. } | Stage::Draining { .. } => false,
         };
         if must_prove {
-            epoch.stage = Stage::Proving(Proving::from(None));
+            epoch.stage = Stage::Proving(Proving::anew(None));
         }
         epoch.relocation = Some(Relocation {
             path,

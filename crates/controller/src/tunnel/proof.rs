@@ -9,7 +9,7 @@ use super::kernel::micros;
 use super::ping::PingSeries;
 use super::{Awaited, Context, Position, Tunnel};
 use crate::Timestamp;
-use crate::config::Proof;
+use crate::config::{NatTraversal, Proof};
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
 use crate::io::{PingNonce, SaId, XfrmOp};
@@ -28,6 +28,10 @@ pub(super) const AWAIT_POLL: Duration = Duration::from_secs(1);
 
 /// Silence on the open epoch after which a server asks whether its client lives, as a multiple of `ping.idle`: the client pings after one `idle` of its own.
 const SERVER_SILENCE_IDLES: u32 = 3;
+
+/// How long a server waits for the first packet on an epoch beside the one that carries its traffic:
+/// its client has given it up.
+pub(super) const AWAIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the first ping of a new epoch waits for the peer to end the ones before: an exchange, with
 /// one retransmission.
@@ -113,6 +117,7 @@ impl Tunnel {
         let found = self.epochs.iter_mut().find_map(|epoch| {
             let (number, inbound) = (epoch.number, epoch.inbound);
             let ping = epoch.pings_mut()?.take(nonce, from)?;
+            epoch.answers = true;
             Some((number, inbound, ping))
         });
         let Some((epoch, inbound, ping)) = found else {
@@ -192,7 +197,8 @@ impl Tunnel {
         packets: Option<u64>,
         cx: &mut Context<'_>,
     ) {
-        let lenient = !self.proves() || self.takes_anything();
+        let proves = self.proves();
+        let lenient = !proves || self.takes_anything();
         let quiet_until = cx.now + self.silence_allowed();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
@@ -203,6 +209,7 @@ impl Tunnel {
         let arrived = packets > epoch.received;
         epoch.received = epoch.received.max(packets);
         let (inbound, session) = (epoch.inbound, epoch.session);
+        let lenient = lenient && !(proves && epoch.answers);
         match &mut epoch.stage {
             Stage::Awaiting { ask_at, .. } => {
                 if arrived {
@@ -212,8 +219,9 @@ impl Tunnel {
                     cx.ike.check_liveness(session, cx.now);
                 }
             }
-            Stage::Proving(_) => {
-                if arrived && lenient {
+            Stage::Proving(proving) => {
+                let counted = !std::mem::take(&mut proving.uncounted);
+                if counted && arrived && lenient {
                     self.first_packet(inbound, cx);
                 }
             }
@@ -279,10 +287,9 @@ impl Tunnel {
             }
             Stage::Awaiting { .. } | Stage::Proving(_) => true,
             Stage::Usable(usable) => {
-                if !matches!(usable.check, Check::Doubted(_)) {
-                    return;
+                if matches!(usable.check, Check::Doubted(_)) {
+                    usable.check = Check::Quiet { until: quiet_until };
                 }
-                usable.check = Check::Quiet { until: quiet_until };
                 false
             }
             Stage::Draining { .. } => return,
@@ -334,12 +341,16 @@ impl Tunnel {
         let slowly = cx.now + self.slow_interval();
         let soon = cx.now + self.config.ping.interval;
         let proves = self.proves();
+        let holds = self.chosen() == Position::Held;
+        // Plain ESP, and nobody knows whether through a NAT that looks into it.
+        let unasked = self.config.nat_traversal == NatTraversal::Off;
         let foreign = !self.peer_is_epochgate(number);
         let may_clear = foreign && self.takes_anything() && self.replaces_usable(number);
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
         let (inbound, session) = (epoch.inbound, epoch.session);
+        let trackable = unasked && !epoch.path.encapsulated;
         match &mut epoch.stage {
             Stage::Proving(proving) => {
                 if proving.out_proven && foreign {
@@ -355,8 +366,19 @@ impl Tunnel {
                 }
                 proving.failed = true;
                 let attempts = proving.pings.sent();
-                proving.pings.restart(soon);
+                if holds {
+                    proving.pings.restart(soon);
+                } else {
+                    // Another one works. A NAT that looks into IPsec would keep other clients out for
+                    // each ping that is not answered.
+                    proving.pings.pause();
+                }
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
+                if holds && trackable && !self.is_silent(session) {
+                    // The server may have heard the ping: what it sends here now would be taken for
+                    // the answer to the next one, or to another client's.
+                    self.retire(number, cx);
+                }
                 self.epoch_failed(blocked(number), cx);
             }
             Stage::Usable(usable) => {
@@ -373,6 +395,7 @@ impl Tunnel {
                 self.event(cx, Some(number), EventKind::Unanswered { attempts });
                 self.settle(cx);
                 if proves {
+                    self.ping_failed_ones(soon);
                     self.hurry(cx);
                     self.epoch_failed(blocked(number), cx);
                 } else {
@@ -427,6 +450,18 @@ impl Tunnel {
                 && proving.pings.sent() == 0
             {
                 proving.pings.restart(cx.now);
+            }
+        }
+    }
+
+    /// Nothing is open any more: epochs that failed beside what was are pinged again.
+    fn ping_failed_ones(&mut self, first: Timestamp) {
+        for epoch in &mut self.epochs {
+            if let Stage::Proving(proving) = &mut epoch.stage
+                && proving.failed
+                && proving.pings.due().is_none()
+            {
+                proving.pings.restart(first);
             }
         }
     }

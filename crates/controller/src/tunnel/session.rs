@@ -3,7 +3,7 @@
 use epochgate_ike_wire::NotifyType;
 
 use super::epoch::{Check, Epoch, Probe, Proving, Stage, Usable};
-use super::gate::Gate;
+use super::gate::{Gate, Position};
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, SESSIONS_MAX, Session, Tunnel, Wish};
 use crate::Timestamp;
@@ -100,6 +100,7 @@ impl Tunnel {
     }
 
     fn know_session(&mut self, session: IkeSaId, peer: Peer, cx: &mut Context<'_>) {
+        let id = session;
         let renew_at = self.renewal_after_now(cx);
         match self.sessions.iter_mut().find(|known| known.id == session) {
             Some(known) => {
@@ -115,6 +116,7 @@ impl Tunnel {
                 self.add_session(session, cx);
             }
         }
+        self.look_soon(id, cx);
     }
 
     /// One more IKE SA; where there are enough of them, one that nothing depends on goes.
@@ -152,7 +154,7 @@ impl Tunnel {
     }
 
     /// Whether an epoch of this IKE SA may yet come to life.
-    fn has_hope(&self, session: IkeSaId) -> bool {
+    pub(super) fn has_hope(&self, session: IkeSaId) -> bool {
         let mut epochs = self.epochs.iter();
         epochs.any(|epoch| epoch.session == session && !epoch.is_draining())
     }
@@ -507,7 +509,7 @@ impl Tunnel {
 
     /// A server that need not wait goes where its client has gone.
     fn follow_client(&mut self, cx: &mut Context<'_>) {
-        if self.is_client() || self.config.epoch.wait {
+        if self.is_client() || self.config.epoch.wait || self.chosen() != Position::Held {
             return;
         }
         let awaited = |epoch: &Epoch| matches!(epoch.stage, Stage::Awaiting { .. });
@@ -611,6 +613,7 @@ impl Tunnel {
                 self.pursue("the IKE SA ended", cx);
             } else {
                 self.last_error = Some(text);
+                self.hear_of_waiting(cx);
             }
         }
     }

@@ -208,13 +208,15 @@ fn whatever_arrives_proves_an_epoch_where_nothing_answers_pings() -> Outcome {
         plan.client.ping.proof = proof;
         plan.server.epoch.wait = false;
         let mut pair = plan.start(662, crypto())?;
-        pair.world.disturb(Rule::lose(None, Matching::Ping));
+        let lost = pair.world.disturb(Rule::lose(None, Matching::Ping));
         let up = pair.upward(100 * MILLISECOND);
         let down = pair.downward(100 * MILLISECOND);
         pair.world.run_for(20 * SECOND)?;
         let gate = pair.gate(pair.client);
         assert_eq!(gate == Some(GateStatus::Open), opens, "{proof:?}: {gate:?}");
         if opens {
+            // A server follows when a ping arrives; whether that is answered is another thing.
+            pair.world.mend(lost);
             let old = pair.open_epoch(pair.client).unwrap();
             pair.rekey(pair.client);
             pair.await_newer(old, 5 * SECOND)?;
@@ -249,6 +251,87 @@ fn a_server_that_restarts_is_met_again_within_the_bound_whatever_the_moment() ->
         pair.world.heal();
         pair.await_open(bound)?;
         pair.world.stop_flow(up);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_slept_sends_nothing_before_a_ping_is_answered() -> Outcome {
+    // For a while, during which its server gave it up; and for a few seconds.
+    for (sleep, seed) in [(300, 760), (7, 761)] {
+        let mut pair = established(seed)?;
+        let up = pair.upward(20 * MILLISECOND);
+        pair.world.run_for(SECOND)?;
+        pair.world.suspend(pair.client);
+        pair.world.run_for(sleep * SECOND)?;
+        let before = pair.world.account(up);
+        pair.world.resume(pair.client);
+        pair.world.run_for(10 * MILLISECOND)?;
+        assert_eq!(pair.gate(pair.client), Some(GateStatus::Held), "{sleep} s");
+        pair.await_open(pair.client_config.recovery_bound())?;
+        pair.world.stop_flow(up);
+        pair.world.run_for(SECOND)?;
+        // Some packets leave between its kernel's resumption and its daemon's, a millisecond later.
+        let lost = pair.world.account(up).lost() - before.lost();
+        assert!(lost <= 1, "{sleep} s: {lost} lost");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_ike_sa_that_only_one_end_has_goes() -> Outcome {
+    let mut pair = established(765)?;
+    // The client gives the IKE SA up for a new one, and its goodbye is lost.
+    let block = pair
+        .world
+        .disturb(Rule::lose(Some(SERVER_OUTER), Matching::Anything));
+    pair.world.run_for(20 * SECOND)?;
+    pair.world.mend(block);
+    pair.await_open(pair.client_config.recovery_bound())?;
+    pair.world.run_for(120 * SECOND)?;
+    for node in [pair.client, pair.server] {
+        assert_eq!(
+            pair.status(node).unwrap().ike.len(),
+            1,
+            "{}",
+            pair.summary(node)
+        );
+        assert_eq!(pair.sas(node), 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_sa_that_the_kernel_would_not_remove_is_removed_later() -> Outcome {
+    let mut pair = established(766)?;
+    let old = pair.open_epoch(pair.client).unwrap();
+    for _ in 0..8 {
+        let error = XfrmError::Other("Cannot allocate memory".into());
+        pair.world.fail_next(pair.client, OpKind::RemoveSa, error);
+    }
+    pair.rekey(pair.client);
+    pair.await_newer(old, SECOND)?;
+    pair.drain()?;
+    assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
+    Ok(())
+}
+
+#[test]
+fn status_says_which_step_the_tunnel_is_on_and_how_long_it_may_take() -> Outcome {
+    let mut pair = established(767)?;
+    let status = pair.status(pair.client).unwrap();
+    assert_eq!(
+        (status.ladder.as_str(), status.recovery_bound_ms),
+        ("idle", 9_750)
+    );
+    pair.world.disturb(Rule::lose(None, Matching::Anything));
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..1500 {
+        pair.world.run_for(10 * MILLISECOND)?;
+        seen.insert(pair.status(pair.client).unwrap().ladder);
+    }
+    for step in ["pinging 2 of 4", "rekeying", "connecting", "backing off"] {
+        assert!(seen.contains(step), "{step}: {seen:?}");
     }
     Ok(())
 }
