@@ -333,7 +333,7 @@ impl Tunnel {
         });
         let session = epoch.session;
         self.settle(cx);
-        self.close_outlived(session, cx);
+        self.close_unused(session, cx);
     }
 
     /// All pings of a series went unanswered.

@@ -712,12 +712,14 @@ impl Tunnel {
         }
     }
 
-    /// IKE SAs without epochs that are older than the one that a usable epoch came from: their peer may
-    /// have given them up while it could not say so (a request of its own unanswered, RFC 7296 §2.3).
-    pub(super) fn close_outlived(&mut self, newest: IkeSaId, cx: &mut Context<'_>) {
-        let sessions = self.sessions.iter().map(|known| known.id);
-        let outlived: Vec<IkeSaId> = sessions.filter(|id| *id < newest).collect();
-        for session in outlived {
+    /// Closes the IKE SAs without epochs beside the one that a usable epoch came from. The peer may
+    /// have given up an older one while it could not say so (a request of its own unanswered, RFC 7296
+    /// §2.3), or have refused the Child SA of a newer one.
+    pub(super) fn close_unused(&mut self, used: IkeSaId, cx: &mut Context<'_>) {
+        let others = self.sessions.iter();
+        let others = others.filter(|known| known.id != used && known.peer.is_some());
+        let unused: Vec<IkeSaId> = others.map(|known| known.id).collect();
+        for session in unused {
             self.close_if_spare(session, cx);
         }
     }
