@@ -147,12 +147,21 @@ impl Play<'_> {
                 self.office.world.resume(self.office.node(end));
                 // Whoever starts daemons stood still as well.
                 self.end(Due::Start(end));
-            }
-            Due::Up(end) => {
-                if !self.office.is_down(end) {
-                    self.command(end, Command::Up);
+                let node = self.office.node(end);
+                for missed in std::mem::take(&mut self.missed) {
+                    if self.office.node(missed) == node {
+                        self.command(missed, Command::Up);
+                    } else {
+                        self.missed.insert(missed);
+                    }
                 }
             }
+            // An operator who finds a suspended host waits for it; one that starts does so by its
+            // configuration.
+            Due::Up(end) if self.office.is_down(end) => {
+                self.missed.insert(end);
+            }
+            Due::Up(end) => self.command(end, Command::Up),
             Due::StopFlow(flow) => self.office.world.stop_flow(flow),
             Due::Speak(tunnel) => self.start_streams(tunnel),
         }

@@ -1,7 +1,7 @@
 //! Plays a scenario: faults, while the invariants are checked at every step; then all is healed, and
 //! the tunnels must come back (`verdict`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use epochgate_controller::Timestamp;
@@ -87,6 +87,8 @@ pub(super) struct Play<'a> {
     noted: usize,
     /// Each tunnel's streams.
     streams: Vec<Vec<FlowId>>,
+    /// Tunnels that an operator wanted up while their host could not hear it.
+    pub(super) missed: BTreeSet<End>,
     /// Disturbances that no healing ends.
     pub(super) for_ever: Vec<Rule>,
     pub(super) recovered: Vec<Duration>,
@@ -100,6 +102,7 @@ impl<'a> Play<'a> {
             agenda: BTreeMap::new(),
             noted: 0,
             streams: vec![Vec::new(); scenario.tunnels.len()],
+            missed: BTreeSet::new(),
             for_ever: Vec::new(),
             recovered: Vec::new(),
         };
