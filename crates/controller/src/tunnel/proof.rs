@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::epoch::{Check, Probe, Proving, Stage, Usable};
+use super::epoch::{Check, Epoch, Probe, Proving, Stage, Usable};
 use super::kernel::micros;
 use super::ping::PingSeries;
 use super::{Awaited, Context, Position, Tunnel};
@@ -199,6 +199,7 @@ impl Tunnel {
     ) {
         let proves = self.proves();
         let lenient = !proves || self.takes_anything();
+        let asks = self.asks_the_client(number, cx);
         let quiet_until = cx.now + self.silence_allowed();
         let Some(epoch) = self.epoch_mut(number) else {
             return;
@@ -232,7 +233,7 @@ impl Tunnel {
                         probe.count(packets);
                         lenient && probe.busy
                     }
-                    Check::Doubted(_) => lenient && arrived,
+                    Check::Doubted(_) => lenient && arrived && !asks,
                 };
                 if alive {
                     usable.check = Check::Quiet { until: quiet_until };
@@ -271,14 +272,16 @@ impl Tunnel {
     /// Something authenticated arrived on an inbound SA that was to report it (R8, `ping.proof`).
     pub(super) fn first_packet(&mut self, inbound: SaId, cx: &mut Context<'_>) {
         let quiet_until = cx.now + self.silence_allowed();
-        let Some(epoch) = self
-            .epochs
-            .iter_mut()
-            .find(|epoch| epoch.inbound == inbound)
-        else {
+        let mut epochs = self.epochs.iter();
+        let Some(epoch) = epochs.find(|epoch| epoch.inbound == inbound) else {
             return;
         };
         let number = epoch.number;
+        let asks = self.asks_the_client(number, cx);
+        let Some(epoch) = self.epoch_mut(number) else {
+            return;
+        };
+        let mut asked = false;
         let awaiting = match &mut epoch.stage {
             Stage::Installing(installing) if installing.first_arrived => return,
             Stage::Installing(installing) => {
@@ -287,8 +290,13 @@ impl Tunnel {
             }
             Stage::Awaiting { .. } | Stage::Proving(_) => true,
             Stage::Usable(usable) => {
-                if matches!(usable.check, Check::Doubted(_)) {
-                    usable.check = Check::Quiet { until: quiet_until };
+                match &mut usable.check {
+                    Check::Doubted(pings) if asks => {
+                        pings.restart(cx.now);
+                        asked = true;
+                    }
+                    Check::Doubted(_) => usable.check = Check::Quiet { until: quiet_until },
+                    Check::Quiet { .. } | Check::Pinging(_) => {}
                 }
                 false
             }
@@ -304,6 +312,17 @@ impl Tunnel {
         if awaiting {
             self.first_arrived(number, cx);
         }
+        if asked {
+            self.epoch_timeout(number, cx);
+        }
+    }
+
+    /// Whether a server that doubts its open epoch asks whoever is heard from on it again, before it
+    /// releases what it holds: that something comes does not show that anything arrives there, and a
+    /// NAT that forgot the epoch may give it to somebody else. A client that is epochgate answers.
+    fn asks_the_client(&self, number: EpochNumber, cx: &Context<'_>) -> bool {
+        let asks = |epoch: &Epoch| self.ping_addresses(epoch, cx).is_ok();
+        !self.proves() && self.peer_is_epochgate(number) && self.epoch(number).is_some_and(asks)
     }
 
     fn first_arrived(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
