@@ -20,7 +20,7 @@ use crate::io::{CommandOutcome, Output};
 const IKE_PORT: u16 = 500;
 
 /// Epochs of one IKE SA that may fail in a row before a new IKE SA is tried.
-const FAILED_EPOCHS_MAX: u32 = 2;
+pub(super) const FAILED_EPOCHS_MAX: u32 = 2;
 
 /// Doublings of the back-off at most: one second becomes days.
 const DOUBLINGS_MAX: u32 = 20;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::gate::Position;
-use super::ladder::Effort;
+use super::ladder::{Effort, FAILED_EPOCHS_MAX};
 use super::proof::random;
 use super::{Context, Tunnel};
 use crate::ike::{ChildId, IkeSaId};
@@ -19,6 +19,10 @@ const PAUSE_HELD: Duration = Duration::from_millis(200);
 /// TEMPORARY_FAILUREs in a row after which the attempt counts as failed.
 const BUSY_ANSWERS_MAX: u32 = 10;
 
+/// The same while traffic is held: a peer that is busy for so long may itself wait for an answer that
+/// does not find the way to it.
+const BUSY_ANSWERS_HELD_MAX: u32 = 4;
+
 impl Tunnel {
     /// The peer refused a rekey for now. False: there was none, or that was so too often.
     pub(super) fn put_off(&mut self, session: IkeSaId, cx: &mut Context<'_>) -> bool {
@@ -31,8 +35,14 @@ impl Tunnel {
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => return false,
         };
-        if of != session || self.busy_answers >= BUSY_ANSWERS_MAX {
+        let most = match self.chosen() {
+            Position::Open(_) => BUSY_ANSWERS_MAX,
+            Position::Held => BUSY_ANSWERS_HELD_MAX,
+        };
+        if of != session || self.busy_answers >= most {
             self.busy_answers = 0;
+            // The next attempt is a new IKE SA, where one can be made.
+            self.failed_epochs = FAILED_EPOCHS_MAX;
             return false;
         }
         self.busy_answers += 1;
