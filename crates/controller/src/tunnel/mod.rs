@@ -6,6 +6,7 @@
 
 mod addressing;
 mod asking;
+mod child;
 pub(crate) mod epoch;
 pub(crate) mod gate;
 mod gating;
