@@ -102,6 +102,9 @@ fn tunnel(status: &TunnelStatus, paint: Paint) -> String {
         facts.add("DNS", &text);
     }
     facts.add("ping", &ping(status));
+    if status.gate != GateStatus::Down && status.recovery_bound_ms > 0 {
+        facts.add("ladder", &ladder(status));
+    }
     for sa in &status.ike {
         ike(sa, &mut facts);
     }
@@ -173,6 +176,16 @@ fn ping(status: &TunnelStatus) -> String {
         let _ = write!(text, "; proven {} ago", time(ms));
     }
     text
+}
+
+/// The step that is under way, and how long all of them may take.
+fn ladder(status: &TunnelStatus) -> String {
+    // A bound is rounded up.
+    let bound = time(status.recovery_bound_ms.div_ceil(1000) * 1000);
+    format!(
+        "{}; once the network is whole, traffic flows within {bound}",
+        status.ladder
+    )
 }
 
 fn ike(sa: &IkeStatus, facts: &mut Facts) {
