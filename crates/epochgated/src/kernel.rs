@@ -464,6 +464,16 @@ mod tests {
             own.translate(xfrm::XfrmEvent::FlushPolicy),
             Some(XfrmEvent::Overrun)
         );
+        // None of our own events was lost, and so ours is not taken for somebody else's.
+        assert_eq!(own.translate(removed(sa())), None);
+    }
+
+    #[test]
+    fn nobody_knows_which_of_our_own_events_an_overrun_lost() {
+        let mut own = Own::default();
+        own.removed_sas.insert(sa(), 1);
+        let overrun = own.translate(xfrm::XfrmEvent::Overrun);
+        assert_eq!(overrun, Some(XfrmEvent::Overrun));
         assert!(own.removed_sas.is_empty());
     }
 }
