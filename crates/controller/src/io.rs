@@ -124,6 +124,14 @@ pub enum PolicyDirection {
     Fwd,
 }
 
+/// ICMPv6 types of neighbour discovery: router solicitation to redirect (RFC 4861 §4).
+pub const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+
+/// How far the exemption of neighbour discovery comes before the policy that it exempts from; more
+/// than two IPv6 prefix lengths, so that it comes before every policy of the same template. Having no
+/// reqid, it is known as ours by this distance.
+pub const EXEMPT_AHEAD: u32 = 512;
+
 /// Number of an xfrm interface (`XFRMA_IF_ID`, `IFLA_XFRM_IF_ID`): its tunnel's reqid, so that it is
 /// in [`crate::REQIDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

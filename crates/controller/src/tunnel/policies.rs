@@ -11,14 +11,10 @@ use ipnet::IpNet;
 
 use super::epoch::Epoch;
 use crate::config::{AddressRequest, TunnelConfig};
-use crate::io::{IfId, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec};
-
-/// ICMPv6 types of neighbour discovery: router solicitation to redirect (RFC 4861 §4).
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
-
-/// How far the exemption of neighbour discovery comes before the policies that it exempts from; more
-/// than two IPv6 prefix lengths, so that it comes before every policy of the same template.
-const EXEMPT_AHEAD: u32 = 512;
+use crate::io::{
+    EXEMPT_AHEAD, IfId, NEIGHBOUR_DISCOVERY, PolicyAction, PolicyDirection, PolicyKey, PolicyScope,
+    PolicySpec,
+};
 
 /// A local and a remote selector of one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

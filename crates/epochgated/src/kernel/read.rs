@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 
 use epochgate_controller::REQIDS;
 use epochgate_controller::io::{
-    IfId, PING_MARK, PolicyDirection, PolicyKey, PolicyScope, SaId, Spi,
+    EXEMPT_AHEAD, IfId, NEIGHBOUR_DISCOVERY, PING_MARK, PolicyDirection, PolicyKey, PolicyScope,
+    SaId, Spi,
 };
 use epochgate_xfrm::{Mark, Policy, PolicyAction, PolicyId, PortMatch, Prefix, Protocol, Selector};
 use ipnet::IpNet;
@@ -27,8 +28,8 @@ pub(super) fn sa_id(id: epochgate_xfrm::SaId) -> Option<SaId> {
 }
 
 /// Our policies among all: those with a reqid of ours, and the exemptions beside them. An exemption
-/// has no template and so no reqid; it is ours if it exempts from a policy of ours and comes before
-/// it. What lets packets through to an interface of ours has none either; it is ours if the interface
+/// has no template and so no reqid; it is ours if it exempts neighbour discovery from a policy of ours
+/// and comes before it by our own distance. What lets packets through to an interface of ours has none either; it is ours if the interface
 /// has a policy with the same selector.
 pub(super) fn our_policies(policies: &[&Policy], interfaces: &Interfaces) -> Vec<PolicyKey> {
     let mut ours = Vec::new();
@@ -60,7 +61,11 @@ pub(super) fn our_policies(policies: &[&Policy], interfaces: &Interfaces) -> Vec
             priorities
                 .iter()
                 .any(|(ours, priority)| match key.icmpv6_type {
-                    Some(_) => *ours == exempted_from && policy.priority < *priority,
+                    Some(icmpv6_type) => {
+                        *ours == exempted_from
+                            && NEIGHBOUR_DISCOVERY.contains(&icmpv6_type)
+                            && policy.priority == priority.saturating_sub(EXEMPT_AHEAD)
+                    }
                     None => before_interface(ours) && policy.priority == *priority,
                 })
                 .then_some(key)
@@ -198,8 +203,12 @@ mod tests {
                 reqid: *REQIDS.start(),
             },
         );
-        let exempt = spec_of(Some(135), 900, Action::Exempt);
+        let exempt = spec_of(Some(135), 1000 - EXEMPT_AHEAD, Action::Exempt);
         assert_eq!(found(&[exempt, hold]), [hold.key, exempt.key]);
+        // Somebody else's for the same networks.
+        let echo = spec_of(Some(128), 1000 - EXEMPT_AHEAD, Action::Exempt);
+        let earlier = spec_of(Some(136), 7, Action::Exempt);
+        assert_eq!(found(&[echo, earlier, hold]), [hold.key]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod place;
 mod random;
 mod scripts;
 mod shrink;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,19 +3,25 @@
 use std::time::Duration;
 
 use epochgate_controller::io::{
-    Encapsulation, PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaMove, SaSpec, XfrmOp,
+    Encapsulation, PolicyAction, PolicyDirection, SaMove, SaSpec, XfrmOp,
 };
 
 use super::place::{
-    self, CHILD, HOLD, HOST, HOST_TOO, NAT_T_PORT, OTHER, PEER, PEER_TOO, PRIORITY, encapsulated,
-    inbound, outbound, pin, ping, policy, sa_id,
+    CHILD, HOLD, HOST, HOST_TOO, NAT_T_PORT, OTHER, PEER, PEER_TOO, encapsulated, inbound,
+    outbound, pin, ping, sa_id,
 };
-use super::{Content, Family, Incoming, Intrusion, LARVAL_SECONDS, Outgoing, Script, Step};
+use super::steps::{
+    add, create, delete, earlier, exemption, forward, here, incoming, inward, moved, narrow, out,
+    out6, read_ours, read_packets, receive, receive_in_udp, remove, report, send, there, update,
+    v6, wait,
+};
+use super::{Content, Family, Incoming, Intrusion, LARVAL_SECONDS, Script, Step};
 
 use Family::{V4, V6};
-use PolicyDirection::{Fwd, In, Out};
+use PolicyDirection::{Fwd, In};
 
 const SECOND: Duration = Duration::from_secs(1);
+
 /// Longer than a queue takes that is let go.
 const SOON: Duration = Duration::from_millis(200);
 const HELD: PolicyAction = PolicyAction::Hold { reqid: HOLD };
@@ -23,8 +29,6 @@ const ACCEPTED: PolicyAction = PolicyAction::Accept { reqid: CHILD };
 /// The SPIs of two epochs.
 const ONE: u32 = 0x101;
 const TWO: u32 = 0x102;
-/// What an ICMPv6 policy of ours exempts.
-const NEIGHBOUR_SOLICITATION: u8 = 135;
 
 /// One script for each thing that the product relies on.
 #[must_use]
@@ -670,6 +674,7 @@ fn others() -> Vec<Script> {
                     // Somebody else's.
                     narrow(PolicyAction::Hold { reqid: 1 }),
                     exemption(inward(Fwd, V6, ACCEPTED)),
+                    earlier(exemption(out6(HELD))),
                 ]),
                 add(outbound(ONE, CHILD)),
                 add(outbound(TWO, 1)),
@@ -678,158 +683,4 @@ fn others() -> Vec<Script> {
             ],
         ),
     ]
-}
-
-fn create<const N: usize>(policies: [PolicySpec; N]) -> Vec<Step> {
-    vec![Step::Operation(XfrmOp::CreatePolicies(policies.to_vec()))]
-}
-
-fn update<const N: usize>(policies: [PolicySpec; N]) -> Vec<Step> {
-    vec![Step::Operation(XfrmOp::UpdatePolicies(policies.to_vec()))]
-}
-
-fn remove<const N: usize>(policies: [PolicySpec; N]) -> Vec<Step> {
-    let keys = policies.iter().map(|policy| policy.key).collect();
-    vec![Step::Operation(XfrmOp::RemovePolicies(keys))]
-}
-
-fn add(sa: SaSpec) -> Vec<Step> {
-    vec![Step::Operation(XfrmOp::AddSa(sa))]
-}
-
-fn delete(outbound_spi: u32) -> Vec<Step> {
-    let id = sa_id(PEER, outbound_spi);
-    vec![Step::Operation(XfrmOp::RemoveSa(id))]
-}
-
-/// Of the outbound SA and the inbound one with this SPI.
-fn read_packets(spi: u32) -> Vec<Step> {
-    let read = |address| Step::Operation(XfrmOp::ReadPackets(sa_id(address, spi)));
-    vec![read(PEER), read(HOST)]
-}
-
-fn read_ours() -> Vec<Step> {
-    vec![Step::Operation(XfrmOp::ReadOurs)]
-}
-
-fn report(spi: u32, on: bool) -> Vec<Step> {
-    let sa = sa_id(HOST, spi);
-    vec![Step::Operation(XfrmOp::ReportFirst { sa, on })]
-}
-
-/// Moved nowhere yet, but to another port of the peer's.
-fn moved(sa: SaSpec, port: Option<u16>) -> SaMove {
-    SaMove {
-        from: sa.id,
-        to: sa.id,
-        source: sa.source,
-        direction: sa.direction,
-        encapsulation: port.map(|destination_port| Encapsulation {
-            source_port: NAT_T_PORT,
-            destination_port,
-        }),
-    }
-}
-
-fn send(numbers: std::ops::Range<u32>) -> Vec<Step> {
-    let packet = |number| Outgoing {
-        number,
-        family: V4,
-        forwarded: false,
-    };
-    numbers.map(|number| Step::Send(packet(number))).collect()
-}
-
-fn forward(numbers: std::ops::Range<u32>) -> Vec<Step> {
-    let packet = |number| Outgoing {
-        number,
-        family: V4,
-        forwarded: true,
-    };
-    numbers.map(|number| Step::Send(packet(number))).collect()
-}
-
-fn v6(number: u32) -> Outgoing {
-    Outgoing {
-        number,
-        family: V6,
-        forwarded: false,
-    }
-}
-
-fn incoming(spi: u32, sequence: u32, content: Content) -> Incoming {
-    Incoming {
-        sa: sa_id(HOST, spi),
-        sequence,
-        genuine: true,
-        port: None,
-        content,
-    }
-}
-
-fn receive(spi: u32, sequence: u32, content: Content) -> Step {
-    Step::Receive(incoming(spi, sequence, content))
-}
-
-fn receive_in_udp(spi: u32, sequence: u32, port: u16, content: Content) -> Step {
-    Step::Receive(Incoming {
-        port: Some(port),
-        ..incoming(spi, sequence, content)
-    })
-}
-
-fn here(number: u32) -> Content {
-    Content::Data {
-        number,
-        family: V4,
-        forwarded: false,
-    }
-}
-
-fn there(number: u32) -> Content {
-    Content::Data {
-        number,
-        family: V4,
-        forwarded: true,
-    }
-}
-
-fn wait(duration: Duration) -> Vec<Step> {
-    vec![Step::Wait(duration)]
-}
-
-fn out(action: PolicyAction) -> PolicySpec {
-    policy(Out, V4, action)
-}
-
-fn out6(action: PolicyAction) -> PolicySpec {
-    policy(Out, V6, action)
-}
-
-fn inward(direction: PolicyDirection, family: Family, action: PolicyAction) -> PolicySpec {
-    policy(direction, family, action)
-}
-
-/// For the host's own address alone, and so before the others.
-fn narrow(action: PolicyAction) -> PolicySpec {
-    let policy = out(action);
-    PolicySpec {
-        key: PolicyKey {
-            source: place::inner(V4).into(),
-            ..policy.key
-        },
-        priority: PRIORITY - 1,
-        ..policy
-    }
-}
-
-fn exemption(policy: PolicySpec) -> PolicySpec {
-    PolicySpec {
-        key: PolicyKey {
-            icmpv6_type: Some(NEIGHBOUR_SOLICITATION),
-            ..policy.key
-        },
-        priority: PRIORITY - 512,
-        action: PolicyAction::Exempt,
-    }
 }

@@ -1,8 +1,8 @@
 //! What the controller asks of the kernel.
 
 use epochgate_controller::io::{
-    FoundSa, PolicyAction, PolicyKey, PolicyScope, PolicySpec, SaId, SaMove, SaSpec, XfrmError,
-    XfrmOp, XfrmReply,
+    EXEMPT_AHEAD, FoundSa, NEIGHBOUR_DISCOVERY, PolicyAction, PolicyKey, PolicyScope, PolicySpec,
+    SaId, SaMove, SaSpec, XfrmError, XfrmOp, XfrmReply,
 };
 use epochgate_controller::{REQIDS, Timestamp};
 
@@ -166,21 +166,27 @@ impl Kernel {
     }
 
     /// By reqid. An exemption has none; it is ours if it exempts from a policy of ours and comes
-    /// before it, or stands before an interface of ours (as the daemon itself reads the SPD).
+    /// before it by our own distance, or stands before an interface of ours (as the daemon itself reads the SPD).
     pub(super) fn is_ours(&self, spec: &PolicySpec) -> bool {
         let key = &spec.key;
         match spec.action {
             PolicyAction::Exempt if key.scope != PolicyScope::Everything => true,
-            PolicyAction::Exempt if key.icmpv6_type.is_some() => {
+            PolicyAction::Exempt
+                if key
+                    .icmpv6_type
+                    .is_some_and(|icmpv6_type| NEIGHBOUR_DISCOVERY.contains(&icmpv6_type)) =>
+            {
                 let exempted_from = PolicyKey {
                     icmpv6_type: None,
                     ..*key
                 };
                 let beside = self.policies.get(&exempted_from);
                 beside.is_some_and(|beside| {
-                    has_our_reqid(&beside.spec) && spec.priority < beside.spec.priority
+                    let ours = beside.spec.priority.saturating_sub(EXEMPT_AHEAD);
+                    has_our_reqid(&beside.spec) && spec.priority == ours
                 })
             }
+            PolicyAction::Exempt if key.icmpv6_type.is_some() => false,
             PolicyAction::Exempt => self.policies().any(|other| {
                 let everything = PolicyScope::Everything;
                 let same = PolicyKey {
