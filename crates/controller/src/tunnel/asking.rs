@@ -157,15 +157,7 @@ impl Tunnel {
             Ok(addresses) => addresses,
             Err(why) => return self.cannot_ping(number, why, cx),
         };
-        let ping = ControlPing {
-            nonce: PingNonce(random(cx)),
-            source,
-            target,
-            reqid: self.reqids.child,
-            sa: epoch.outbound,
-            outer_source: epoch.path.local.ip(),
-            if_id: self.if_id(),
-        };
+        let ping = self.control_ping(epoch, (source, target), cx);
         let pinned = self.policies.pings(Some(epoch));
         if !pinned.is_empty() {
             let owner = Owner::Tunnel(self.id, Awaited::Tidying);
@@ -219,6 +211,43 @@ impl Tunnel {
         cx.out.push(Output::Ping(ping));
         if attempt <= attempts && !slow {
             self.event(cx, Some(number), EventKind::PingSent { attempt });
+        }
+    }
+
+    fn control_ping(
+        &self,
+        epoch: &Epoch,
+        (source, target): (IpAddr, IpAddr),
+        cx: &Context<'_>,
+    ) -> ControlPing {
+        ControlPing {
+            nonce: PingNonce(random(cx)),
+            source,
+            target,
+            reqid: self.reqids.child,
+            sa: epoch.outbound,
+            outer_source: epoch.path.local.ip(),
+            if_id: self.if_id(),
+        }
+    }
+
+    /// A server ends an epoch on which its client never got through. A NAT that tracks ESP by guesses
+    /// may be waiting for the answer to another client's first packet, one that never comes, because
+    /// that client is answered on an SPI that was taken for an earlier packet's; as long as it sends,
+    /// every new client's first packet is dropped (requirement R11). A ping on the SPI that nobody
+    /// will use any more is taken for that answer, and the next client is let through.
+    pub(super) fn part_from(&self, number: EpochNumber, cx: &mut Context<'_>) {
+        let Some(epoch) = self.epoch(number) else {
+            return;
+        };
+        let never_heard = matches!(epoch.stage, Stage::Awaiting { .. });
+        let tracked = !epoch.path.encapsulated && self.peer_is_epochgate(number);
+        if !never_heard || !tracked || self.if_id().is_some() || self.proves() {
+            return;
+        }
+        if let Ok(addresses) = self.ping_addresses(epoch, cx) {
+            let ping = self.control_ping(epoch, addresses, cx);
+            cx.out.push(Output::Ping(ping));
         }
     }
 

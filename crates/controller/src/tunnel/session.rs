@@ -403,6 +403,7 @@ impl Tunnel {
     /// landed.
     pub(super) fn drain(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         let patience = self.config.epoch.drain.max(DELETE_PATIENCE);
+        self.part_from(number, cx);
         if let Some(epoch) = self.epoch_mut(number)
             && !epoch.is_draining()
         {
