@@ -324,6 +324,7 @@ impl Tunnel {
             self.attention(format!("the kernel refused to move the gate: {error}"), cx);
             return;
         }
+        present.refused = false;
         let from = std::mem::replace(&mut present.at, to);
         match to {
             Position::Held => present.again = cx.now + HOLD_REFRESH,
