@@ -109,6 +109,16 @@ impl Foreign {
         }
     }
 
+    /// Their policies.
+    pub(crate) fn policies(&self) -> &[PolicySpec] {
+        &self.policies
+    }
+
+    /// Their SAs.
+    pub(crate) fn sas(&self) -> &[SaSpec] {
+        &self.sas
+    }
+
     /// Their SAs are flushed by somebody.
     pub(crate) fn forget_sas(&mut self) {
         self.sas.clear();

@@ -27,4 +27,4 @@ pub use invariants::Violation;
 pub use node::Node;
 pub use quick_crypto::QuickCrypto;
 pub use traffic::Account;
-pub use world::{NatId, NodeId, World};
+pub use world::{Defect, NatId, NodeId, World};

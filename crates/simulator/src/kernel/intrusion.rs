@@ -1,10 +1,14 @@
-//! What others do to the same kernel: their own policies and SAs, and what they take of ours.
+//! What others do to the same kernel: their own policies and SAs, and what they take of ours
+//! or harm.
+
+use std::collections::VecDeque;
 
 use epochgate_controller::Timestamp;
 use epochgate_controller::io::{PolicyKey, PolicySpec, SaId, SaSpec, XfrmEvent};
 
-use super::Kernel;
 use super::sa::{Entry, Sa};
+use super::{Drop, Kernel};
+use crate::packet::Packet;
 
 impl Kernel {
     /// Puts in a policy of somebody else.
@@ -26,6 +30,19 @@ impl Kernel {
             self.tell(XfrmEvent::PolicyRemoved(key));
         }
         found
+    }
+
+    /// The packets that a policy holds, for a defect to harm.
+    pub(crate) fn held_by(&mut self, key: &PolicyKey) -> Option<&mut VecDeque<Packet>> {
+        self.policies.held_by(key)
+    }
+
+    /// Drops them.
+    pub(crate) fn drop_held(&mut self, key: &PolicyKey) {
+        let held = self.policies.held_by(key).map(std::mem::take);
+        for packet in held.unwrap_or_default() {
+            self.drop_packet(packet, Drop::QueuePurged);
+        }
     }
 
     /// Takes an SA away as somebody else would; false if it was not there.

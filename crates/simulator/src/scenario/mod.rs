@@ -13,7 +13,7 @@ mod verdict;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use run::{Options, Outcome, run};
+pub use run::{Options, Outcome, run, run_broken};
 
 /// Clients that a scenario may have.
 pub const CLIENTS_MAX: usize = 8;

@@ -16,7 +16,7 @@ use crate::network::{Rule, RuleId};
 use crate::node::KnownEpoch;
 use crate::packet::FlowId;
 use crate::trace::{Recording, Trace};
-use crate::world::NodeId;
+use crate::world::{Defect, NodeId};
 
 pub(super) type Name = TunnelName;
 
@@ -54,7 +54,18 @@ pub struct Outcome {
 /// Plays a scenario.
 #[must_use]
 pub fn run(scenario: &Scenario, options: &Options) -> Outcome {
+    finish(Play::new(scenario, options))
+}
+
+/// Plays a scenario in a world that is broken on purpose, to show that a violation is found.
+#[must_use]
+pub fn run_broken(scenario: &Scenario, options: &Options, defect: Defect) -> Outcome {
     let mut play = Play::new(scenario, options);
+    play.office.world.break_by(defect);
+    finish(play)
+}
+
+fn finish(mut play: Play<'_>) -> Outcome {
     let result = play.faults().and_then(|()| play.recovery());
     Outcome {
         violation: result.err(),

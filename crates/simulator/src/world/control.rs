@@ -238,6 +238,7 @@ impl World {
         }
         self.network.rules.clear();
         self.network.jitter = Duration::ZERO;
+        self.healed = true;
         self.note(|| Happened::Done(None, "whole again".into()));
     }
 

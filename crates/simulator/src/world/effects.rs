@@ -32,6 +32,9 @@ impl World {
                 output => outputs.push(output),
             }
         };
+        if self.never_sleeps() {
+            self.nodes[id.0].wake_at = Some(self.now);
+        }
         for output in outputs {
             self.perform(id, output);
         }
@@ -53,6 +56,9 @@ impl World {
                 self.schedule(at, Happening::Operation(id, run, op, Box::new(what)));
             }
             Output::Ping(ping) => {
+                if self.loses_pings() {
+                    return;
+                }
                 let node = &mut self.nodes[id.0];
                 node.pings.insert(ping.nonce, ping.sa);
                 if let Err(error) = node.passing().ping(&ping, self.now) {
@@ -92,9 +98,9 @@ impl World {
             Output::Event(event) => {
                 let now = self.now;
                 self.note(|| Happened::Told(id, event.clone()));
-                let node = &mut self.nodes[id.0];
-                node.note_event(&event);
-                node.events.push((now, event));
+                self.nodes[id.0].note_event(&event);
+                self.tamper_after(id, &event);
+                self.nodes[id.0].events.push((now, event));
             }
             Output::Answer(command, outcome) => {
                 self.nodes[id.0].answers.insert(command, outcome);
@@ -112,6 +118,7 @@ impl World {
 
     pub(super) fn take_effect(&mut self, id: NodeId, effect: Effect) {
         match effect {
+            Effect::Transmit(frame) if self.loses(&frame) => {}
             Effect::Transmit(frame) => self.transmit(id, frame),
             Effect::Authenticated(sa) => {
                 self.nodes[id.0].arrived.insert(sa);

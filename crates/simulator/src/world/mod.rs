@@ -6,6 +6,7 @@
 
 mod agenda;
 mod control;
+mod defect;
 mod effects;
 mod nat;
 mod power;
@@ -41,6 +42,7 @@ use nat::Router;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId(usize);
 
+pub use defect::Defect;
 pub use nat::NatId;
 
 /// What is to happen.
@@ -74,6 +76,10 @@ pub struct World {
     /// What hosts that are suspended have still to do for themselves.
     owed: Vec<Happening>,
     steps_at_once: u32,
+    /// What is broken on purpose.
+    defect: Option<Defect>,
+    /// All disturbances were ended.
+    healed: bool,
     pub(crate) observed: Vec<Observed>,
     trace: Trace,
 }
@@ -104,6 +110,8 @@ impl World {
             misdelivered: 0,
             owed: Vec::new(),
             steps_at_once: 0,
+            defect: None,
+            healed: false,
             observed: Vec::new(),
             trace: Trace::new(Recording::Recent),
         }
@@ -285,15 +293,14 @@ impl World {
                     return;
                 }
                 self.note_gate(id, &what);
-                let node = &mut self.nodes[id.0];
                 let change = if let XfrmOp::MoveSa(change) = *what {
                     Some(change)
                 } else {
                     None
                 };
-                let result = node.kernel_mut().perform(*what, self.now);
+                let result = self.operate(id, *what);
                 if let (Some(change), Ok(_)) = (change, &result) {
-                    node.note_move(&change);
+                    self.nodes[id.0].note_move(&change);
                 }
                 self.notice(id, Input::XfrmDone { op, result });
             }

@@ -5,6 +5,7 @@
 mod cold;
 mod collisions;
 mod crash;
+mod defects;
 mod doubt;
 mod endurance;
 mod ike_rekey;

@@ -1,5 +1,7 @@
 //! Random trouble: whatever happens, the invariants hold, and once it ends every tunnel is proven
-//! again within a bound.
+//! again within a bound. This goes where the scenarios of `scenarios.rs` do not: operations of every
+//! kind that fail halfway or whose answer is lost, policies that others remove, kernel events that are
+//! lost, and real cryptography.
 
 use std::ops::Range;
 use std::time::Duration;
