@@ -42,7 +42,7 @@ pub struct Node {
     pub(crate) nat: Option<NatId>,
     /// All outer addresses that it ever had.
     pub(crate) outers: BTreeSet<IpAddr>,
-    /// The kernel. What changes it goes through [`Self::kernel_mut`].
+    /// The kernel. What changes it goes through `kernel_mut`.
     pub kernel: Kernel,
     /// Something happened in the kernel in this step.
     pub(crate) touched: bool,
