@@ -58,7 +58,7 @@ impl Matching {
 pub enum Verdict {
     /// It is lost.
     Lose,
-    /// It arrives twice, the second time this much later.
+    /// It arrives twice, the second time this much later; once if no SA protects it.
     Copy(Duration),
     /// It arrives this much later.
     Delay(Duration),
@@ -192,6 +192,8 @@ impl Network {
             }
             match rule.verdict {
                 Verdict::Lose => lost = true,
+                // Nothing tells a copy of a packet that no SA protects: whoever gets it gets it twice.
+                Verdict::Copy(_) if matches!(frame, Frame::Clear(_)) => {}
                 Verdict::Copy(after) => copy = Some(at + after),
                 Verdict::Delay(more) => at = at + more,
             }

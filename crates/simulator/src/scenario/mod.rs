@@ -316,7 +316,7 @@ pub enum Frames {
 pub enum Harm {
     /// It is lost.
     Lose,
-    /// It arrives again, so many milliseconds later.
+    /// It arrives again, so many milliseconds later, unless no SA protects it.
     Copy(u32),
     /// It arrives so many milliseconds later.
     Delay(u32),
