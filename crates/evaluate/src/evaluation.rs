@@ -19,8 +19,23 @@ pub struct Evaluation {
     pub kernel: Option<String>,
     /// The release of strongSwan, if it took part.
     pub strongswan: Option<String>,
+    /// What epochgate computes from its tunnels' settings: the longest time from the end of all
+    /// faults until traffic flows, in milliseconds (`recovery_bound_ms` in its status).
+    pub recovery_bound_ms: u64,
+    /// What was left out.
+    pub not_tried: Vec<NotTried>,
     /// The results, by place, fault and contender.
     pub cells: Vec<Cell>,
+}
+
+/// Something that was left out, or failed before there was a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotTried {
+    /// What.
+    #[serde(rename = "not_tried")]
+    pub what: String,
+    /// Why.
+    pub why: String,
 }
 
 /// All runs of one contender with one fault in one place.
@@ -45,6 +60,8 @@ pub struct Cell {
     pub back_median_ms: Option<u64>,
     /// The 99th percentile.
     pub back_p99_ms: Option<u64>,
+    /// The longest.
+    pub back_max_ms: Option<u64>,
     /// Packets that applications sent from the fault on.
     pub sent: u64,
     /// Those that never arrived.
@@ -68,6 +85,8 @@ impl Evaluation {
             schema: SCHEMA,
             kernel,
             strongswan,
+            recovery_bound_ms: 0,
+            not_tried: Vec::new(),
             cells: groups.values().filter_map(|runs| Cell::of(runs)).collect(),
         }
     }
@@ -98,6 +117,7 @@ impl Cell {
             dead: count(back.iter().filter(|back| back.is_none()).count()),
             back_median_ms: percentile(&back, 50),
             back_p99_ms: percentile(&back, 99),
+            back_max_ms: percentile(&back, 100),
             sent: total(|tunnel| tunnel.sent),
             lost: total(|tunnel| tunnel.lost),
             misdelivered: runs.iter().map(|run| run.misdelivered).sum(),
@@ -182,5 +202,6 @@ mod tests {
         let evaluation = Evaluation::of(&[run(1, &back)], None, None);
         assert_eq!(evaluation.cells[0].back_p99_ms, Some(99));
         assert_eq!(evaluation.cells[0].back_median_ms, Some(50));
+        assert_eq!(evaluation.cells[0].back_max_ms, None);
     }
 }

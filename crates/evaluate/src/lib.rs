@@ -13,5 +13,5 @@ pub mod report;
 #[cfg(feature = "ungated")]
 pub mod simulation;
 
-pub use evaluation::{Cell, Evaluation};
+pub use evaluation::{Cell, Evaluation, NotTried};
 pub use outcome::{Contender, Fault, Place, Run, TunnelOutcome};

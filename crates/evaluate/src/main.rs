@@ -1,8 +1,8 @@
 //! Plays the simulations of `scripts/evaluate`, and writes the documentation's files from all runs.
 //!
 //! ```text
-//! epochgate-evaluate simulate --first 1 --seeds 100       runs as JSON, one per line
-//! epochgate-evaluate report FOLDER README < runs          evaluation.json, .md, .svg, and the README
+//! epochgate-evaluate simulate FIRST SEEDS           runs as JSON, one per line
+//! epochgate-evaluate report FOLDER README < runs    evaluation.json, .md, .svg, and the README
 //! ```
 
 use std::error::Error;
@@ -50,21 +50,27 @@ fn simulate(first: &str, seeds: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Runs come one per line; a line with `kernel` or `strongswan` names a release.
+/// Runs come one per line; a line with `kernel` or `strongswan` names a release, and one with
+/// `not_tried` says what is missing, and `why`.
 fn write_report(folder: &Path, readme: &Path) -> Result<(), Box<dyn Error>> {
     let mut runs: Vec<Run> = Vec::new();
+    let mut not_tried = Vec::new();
     let (mut kernel, mut strongswan) = (None, None);
     for line in io::stdin().lock().lines() {
         let value: Value = serde_json::from_str(&line?)?;
         let said = |key: &str| value[key].as_str().map(str::to_owned);
         if value["tunnels"].is_array() {
             runs.push(serde_json::from_value(value)?);
+        } else if value["not_tried"].is_string() {
+            not_tried.push(serde_json::from_value(value)?);
         } else {
             kernel = said("kernel").or(kernel);
             strongswan = said("strongswan").or(strongswan);
         }
     }
-    let evaluation = Evaluation::of(&runs, kernel, strongswan);
+    let mut evaluation = Evaluation::of(&runs, kernel, strongswan);
+    evaluation.not_tried = not_tried;
+    evaluation.recovery_bound_ms = u64::try_from(simulation::recovery_bound().as_millis())?;
     let json = serde_json::to_string_pretty(&evaluation)?;
     fs::write(folder.join("evaluation.json"), json + "\n")?;
     fs::write(folder.join("evaluation.md"), report::page(&evaluation))?;

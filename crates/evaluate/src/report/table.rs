@@ -7,13 +7,23 @@ use crate::outcome::{Contender, Fault, Place};
 
 /// The page around the tables.
 const PAGE: &str = include_str!("page.md");
+/// Its part about the real kernel.
+const KERNEL: &str = include_str!("kernel.md");
 
 /// `docs/evaluation.md`.
 #[must_use]
 pub fn page(evaluation: &Evaluation) -> String {
     let unknown = || "not tried".to_owned();
-    PAGE.replace("{simulator}", &full(evaluation, Place::Simulator))
+    let kernel = if rows(evaluation, Place::Kernel).is_empty() {
+        ""
+    } else {
+        KERNEL
+    };
+    PAGE.replace("{kernel section}", kernel)
+        .replace("{simulator}", &full(evaluation, Place::Simulator))
         .replace("{kernel}", &full(evaluation, Place::Kernel))
+        .replace("{not tried}", &not_tried(evaluation))
+        .replace("{bound}", &time(Some(evaluation.recovery_bound_ms)))
         .replace("{watched}", &watched(evaluation))
         .replace(
             "{release}",
@@ -23,6 +33,15 @@ pub fn page(evaluation: &Evaluation) -> String {
             "{strongswan}",
             &evaluation.strongswan.clone().unwrap_or_else(unknown),
         )
+}
+
+/// What was left out, and why, one a line.
+fn not_tried(evaluation: &Evaluation) -> String {
+    let mut text = String::new();
+    for one in &evaluation.not_tried {
+        let _ = writeln!(text, "- {}: {}.", one.what, one.why);
+    }
+    text
 }
 
 /// The shortest time that any run on the real kernel was watched, in seconds.
@@ -37,23 +56,24 @@ fn watched(evaluation: &Evaluation) -> String {
 fn full(evaluation: &Evaluation, place: Place) -> String {
     let mut text = String::from(
         "| fault | tunnels of | runs | tunnels | dead | packets lost | to the wrong client \
-         | flows again, median | 99 % | pings per tunnel |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         | flows again, median | 99 % | slowest | pings per tunnel |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (fault, cells) in rows(evaluation, place) {
         for (index, cell) in cells.iter().enumerate() {
             let title = if index == 0 { fault.title() } else { "" };
             let _ = writeln!(
                 text,
-                "| {title} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} |",
+                "| {title} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} |",
                 cell.contender.title(),
                 cell.runs,
                 cell.tunnels,
                 percent(cell.dead_share()),
                 percent(cell.lost_share()),
-                cell.misdelivered,
+                grouped(cell.misdelivered),
                 time(cell.back_median_ms),
                 time(cell.back_p99_ms),
+                time(cell.back_max_ms),
                 cell.pings_per_tunnel(),
             );
         }
@@ -78,9 +98,9 @@ pub(super) fn summary(evaluation: &Evaluation) -> String {
             "| {} | {} | {} | {} | {} | {} | {} |",
             fault.title(),
             percent(without.dead_share()),
-            without.misdelivered,
+            grouped(without.misdelivered),
             percent(with.dead_share()),
-            with.misdelivered,
+            grouped(with.misdelivered),
             time(with.back_median_ms),
             time(with.back_p99_ms),
         );
@@ -115,6 +135,19 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
+/// A number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn time(ms: Option<u64>) -> String {
     match ms {
         None => "never".into(),
@@ -126,6 +159,12 @@ fn time(ms: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_are_read_by_thousands() {
+        assert_eq!([0, 999, 1000].map(grouped), ["0", "999", "1,000"]);
+        assert_eq!(grouped(4_514_723), "4,514,723");
+    }
 
     #[test]
     fn a_small_share_never_looks_like_none() {

@@ -73,6 +73,12 @@ pub fn play(fault: Fault, contender: Contender, seed: u64) -> Result<Run, Violat
     })
 }
 
+/// What epochgate promises with the settings of these offices, which are its defaults.
+#[must_use]
+pub fn recovery_bound() -> Duration {
+    OfficePlan::default().client.recovery_bound()
+}
+
 /// An office whose tunnels are all open.
 fn office(
     fault: Fault,
