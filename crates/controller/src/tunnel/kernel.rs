@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::epoch::{Epoch, Stage};
+use super::epoch::{Check, Epoch, Probe, Stage};
 use super::gate::{Gate, Position, Present};
 use super::{Awaited, Context, Tunnel, Wish};
 use crate::Timestamp;
@@ -166,11 +166,31 @@ impl Tunnel {
                     return;
                 }
                 present.again = cx.now + HOLD_REFRESH;
-                present.refused = false;
+                let refused = std::mem::take(&mut present.refused);
                 if present.moving.is_none() && present.at == Position::Held {
                     self.write_out(Position::Held, cx);
                 }
+                if refused {
+                    self.ask_before_opening(cx);
+                }
             }
+        }
+    }
+
+    /// The kernel would not open the gate for a while: the proof is as old as that, and what is held
+    /// waits for another. What passes through another epoch meanwhile does not wait.
+    fn ask_before_opening(&mut self, cx: &mut Context<'_>) {
+        let passes = self.gate.open_epoch().and_then(|open| self.epoch(open));
+        let passes = passes.is_some_and(Epoch::is_usable);
+        let Position::Open(number) = self.chosen() else {
+            return;
+        };
+        if self.proves()
+            && !passes
+            && let Some(epoch) = self.epoch_mut(number)
+            && let Stage::Usable(usable) = &mut epoch.stage
+        {
+            usable.check = Check::Pinging(Probe::holding(cx.now));
         }
     }
 

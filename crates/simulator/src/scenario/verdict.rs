@@ -32,6 +32,10 @@ const TIDY_LOOK: Duration = Duration::from_millis(500);
 impl Play<'_> {
     pub(super) fn recovery(&mut self) -> Result<(), Violation> {
         let healed = self.office.world.now();
+        // The answer to an earlier ping may be under way, although who sent it has since been killed
+        // or suspended: what a proof of then releases may be lost.
+        let round_trip = Duration::from_millis(2 * u64::from(self.scenario.delay_ms));
+        self.office.world.run_for(round_trip)?;
         let held = self.held();
         self.await_open(healed)?;
         self.await_flowing(healed)?;
