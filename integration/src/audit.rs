@@ -441,8 +441,8 @@ pub fn aftermath(
     })
 }
 
-/// The number of the flow's datagram that an ESP packet carries.
-fn number_of(entry: &Entry, port: u16) -> Option<u64> {
+/// The number of the [`UdpFlow`](crate::UdpFlow)'s datagram that an ESP packet carries.
+pub fn number_of(entry: &Entry, port: u16) -> Option<u64> {
     match &entry.inner.as_ref()?.content {
         Content::Udp {
             ports: (_, to),

@@ -45,7 +45,7 @@ pub(crate) struct Limits {
     /// How long a Delete of the IKE SA waits for the answer to an earlier request.
     pub(crate) farewell_patience: Duration,
     /// How long an initiator goes on after an unauthenticated refusal in IKE_SA_INIT, which may be
-    /// forged (RFC 7296 §2.21.1).
+    /// forged (RFC 7296 §2.21.1): less than a tunnel waits for an IKE SA, so that it learns why.
     pub(crate) refusal_patience: Duration,
     /// How long a finished IKE SA still repeats its last response.
     pub(crate) linger: Duration,
@@ -88,7 +88,7 @@ impl Default for Limits {
                 transmissions: 3,
             },
             farewell_patience: Duration::from_secs(3),
-            refusal_patience: Duration::from_secs(5),
+            refusal_patience: Duration::from_secs(2),
             linger: Duration::from_secs(35),
             lingering_max: 256,
             unprotected_answers_per_second: 16,
