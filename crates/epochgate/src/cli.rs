@@ -31,17 +31,19 @@ Exit codes:
 /// through the new SAs has been answered.
 #[derive(Debug, Parser)]
 #[command(name = "epochgate", version, after_help = EXIT_CODES)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, value_name = "PATH", env = "EPOCHGATE_SOCKET", default_value = DEFAULT_SOCKET)]
-    pub(crate) socket: PathBuf,
+    pub socket: PathBuf,
 
+    /// What is to be done.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub command: Command,
 }
 
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Start a tunnel and wait until its traffic passes.
     Up {
         /// The tunnel's name.

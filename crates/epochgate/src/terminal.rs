@@ -1,10 +1,66 @@
 //! What a terminal needs: colours where they are wanted, lines that fit, nothing that it would obey.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use crate::failure::Failure;
 
 /// Columns of a terminal that text is made for.
 pub(crate) const WIDTH: usize = 80;
+
+/// Environment variable with the terminal's columns, as shells and `watch` set it.
+const COLUMNS: &str = "COLUMNS";
+
+/// Standard output: where text goes, whether it is coloured, and how wide it may be.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    out: BufWriter<StdoutLock<'static>>,
+    paint: Paint,
+    width: Option<usize>,
+}
+
+impl Screen {
+    pub(crate) fn stdout() -> Self {
+        let out = io::stdout().lock();
+        let is_terminal = out.is_terminal();
+        let named = env::var(COLUMNS).ok().and_then(|text| text.parse().ok());
+        let of_terminal = || {
+            let (width, _) = terminal_size::terminal_size_of(&out)?;
+            Some(usize::from(width.0))
+        };
+        Self {
+            paint: Paint::for_terminal(is_terminal),
+            width: named.or_else(of_terminal).filter(|width| *width > 0),
+            out: BufWriter::new(out),
+        }
+    }
+
+    /// Whether to colour.
+    pub(crate) fn paint(&self) -> Paint {
+        self.paint
+    }
+
+    /// Columns that lines must fit in; `None` where nothing limits them, as in a pipe.
+    #[expect(dead_code, reason = "tables come next")]
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Writes text; it may wait for [`Screen::flush`].
+    pub(crate) fn write(&mut self, text: &str) -> Result<(), Failure> {
+        self.out.write_all(text.as_bytes()).map_err(Failure::Output)
+    }
+
+    /// Makes everything written so far visible.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::Output)
+    }
+
+    /// The end of the output.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()
+    }
+}
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +79,6 @@ pub(crate) enum Tone {
 }
 
 impl Paint {
-    pub(crate) fn for_stdout() -> Self {
-        Self::for_terminal(io::stdout().is_terminal())
-    }
-
     pub(crate) fn for_stderr() -> Self {
         Self::for_terminal(io::stderr().is_terminal())
     }
