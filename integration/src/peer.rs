@@ -110,6 +110,12 @@ pub struct Refusal {
     pub log: String,
 }
 
+/// Whether the tunnel of this status lets traffic pass.
+#[must_use]
+pub fn is_open(tunnel: &Value) -> bool {
+    tunnel["gate"] == "open"
+}
+
 impl Epochgate {
     /// Starts the daemon with this configuration, and waits until it answers.
     #[track_caller]

@@ -156,6 +156,15 @@ pub struct Arrival {
     pub at: Timestamp,
 }
 
+/// Waits until traffic flows in all of these; fails the test when one has none for `limit`.
+#[track_caller]
+pub fn wait_for_traffic<'a>(flows: impl IntoIterator<Item = &'a RunningFlow>, limit: Duration) {
+    for flow in flows {
+        // One that was under way already shows nothing.
+        flow.wait_for_more(2, limit);
+    }
+}
+
 impl RunningFlow {
     /// How many datagrams the sending kernel has taken so far.
     pub fn sent(&self) -> u64 {

@@ -10,21 +10,16 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::net::Host;
-use epochgate_integration::peer::{CLIENT_ID, SERVER_ID};
+use epochgate_integration::peer::{CLIENT_ID, SERVER_ID, is_open};
 use epochgate_integration::pki::{KeyKind, Pki};
 use epochgate_integration::topology::{CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::{Epochgate, Selectors, StrongSwan, Topology, Trace, UdpFlow, audit};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SETTLE: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
 
 fn pki(net: &Topology, name: &str, kind: KeyKind) -> Pki {
     let folder: PathBuf = net.client.folder().join(name);

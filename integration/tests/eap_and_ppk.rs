@@ -8,11 +8,10 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::net::Host;
-use epochgate_integration::peer::{CLIENT_ID, PSK, SERVER_ID};
+use epochgate_integration::peer::{CLIENT_ID, PSK, SERVER_ID, is_open};
 use epochgate_integration::pki::{KeyKind, Pki};
 use epochgate_integration::topology::{CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::{Epochgate, StrongSwan, Topology, UdpFlow};
-use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,10 +24,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "correct horse battery staple";
 const PPK: &str = "a-post-quantum-key-that-only-tests-use-0123456789";
 const PPK_ID: &str = "tests-2026";
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
 
 fn copy(from: &Path, folder: &Path, name: &str) {
     fs::create_dir_all(folder).expect("its folder");

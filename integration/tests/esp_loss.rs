@@ -9,10 +9,10 @@
 
 use epochgate_integration::audit::{aftermath, exchanges};
 use epochgate_integration::peer::{
-    client_config, server_config, strongswan_client, strongswan_server,
+    client_config, is_open, server_config, strongswan_client, strongswan_server,
 };
 use epochgate_integration::topology::{CLIENT, CLIENT_INNER, SERVER_INNER};
-use epochgate_integration::traffic::RunningFlow;
+use epochgate_integration::traffic::{RunningFlow, wait_for_traffic};
 use epochgate_integration::{
     Epochgate, Packet, Packets, Stalls, StrongSwan, Timestamp, Topology, Trace, UdpFlow, Watch,
 };
@@ -56,18 +56,6 @@ fn down(net: &Topology, per_second: u32) -> RunningFlow {
     flow.count(ENDLESS).start()
 }
 
-/// Waits until traffic flows in all of these.
-#[track_caller]
-fn wait_for_traffic<'a>(flows: impl IntoIterator<Item = &'a RunningFlow>) {
-    for flow in flows {
-        flow.wait_for_more(2, LIMIT);
-    }
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
-
 fn epochgates(net: &Topology) -> (Epochgate, Epochgate) {
     let server = Epochgate::start(&net.server, &server_config(""));
     let client = Epochgate::start(&net.client, &client_config("start = \"always\""));
@@ -84,7 +72,7 @@ fn a_minute_without_esp_is_noticed_held_and_over_two_pings_after_esp_passes() {
     let stalls = Stalls::start();
     // One a second: the kernel holds 101.
     let (up, down) = (up(&net, 1), down(&net, 1));
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let began = Timestamp::now();
     let fault = net.block(&Packets::esp());
     client.wait_for("net", LIMIT, |tunnel| tunnel["gate"] == "held");
@@ -99,7 +87,7 @@ fn a_minute_without_esp_is_noticed_held_and_over_two_pings_after_esp_passes() {
     fault.lift();
     let whole = Timestamp::now();
     client.wait_for("net", LIMIT, is_open);
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
     let judged = watch.judge();
     let upward = aftermath(&judged.client, UP, &up, began, whole).expect("what was held arrives");
@@ -141,7 +129,7 @@ fn an_epoch_that_a_tracker_has_lost_is_replaced_within_the_bound() {
     let watch = Watch::start(&net);
     let (client, _server) = epochgates(&net);
     let (up, down) = (up(&net, 5), down(&net, 5));
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let pairs = watch.client_pairs(CLIENT);
     let [(inbound, outbound)] = pairs[..] else {
         panic!("one epoch: {pairs:x?}")
@@ -153,7 +141,7 @@ fn an_epoch_that_a_tracker_has_lost_is_replaced_within_the_bound() {
     let lost_from = Timestamp::now();
     let on_another = |tunnel: &Value| is_open(tunnel) && tunnel["open_epoch"] != 1;
     let status = client.wait_for("net", LIMIT, on_another);
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
     assert!(fault.count() > 0);
     let judged = watch.judge();
@@ -189,7 +177,7 @@ fn two_strongswans_with_liveness_checks_stay_established_and_dead() {
     let client = StrongSwan::start(&net.client, &client);
     client.initiate();
     let (up, down) = (up(&net, 5), down(&net, 5));
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let pairs = keys.pairs(CLIENT.parse().expect("an address"));
     let [(inbound, outbound)] = pairs[..] else {
         panic!("one Child SA: {pairs:x?}")

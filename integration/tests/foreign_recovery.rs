@@ -9,11 +9,11 @@
 
 use epochgate_integration::audit::{self, Aftermath, aftermath};
 use epochgate_integration::interop::{Bench, Cell, Connection, Program, Role};
+use epochgate_integration::peer::is_open;
 use epochgate_integration::tables::{our_states, states};
 use epochgate_integration::topology::CLIENT;
 use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{Account, Packets, Timestamp, Trace, UdpFlow};
-use serde_json::Value;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -39,10 +39,6 @@ const IKE_SA_INIT: u8 = 34;
 
 fn cell(program: Program, ours: Role, row: &'static str) -> Cell {
     Cell { program, ours, row }
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
 }
 
 fn to_peer(bench: &Bench) -> RunningFlow {

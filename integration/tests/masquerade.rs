@@ -9,11 +9,10 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::office::{Desk, OfficeTraces};
-use epochgate_integration::peer::{PSK, SERVER_ID};
+use epochgate_integration::peer::{PSK, SERVER_ID, is_open};
 use epochgate_integration::topology::{SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{Account, Epochgate, Office, Packet, StrongSwan, UdpFlow, audit};
-use serde_json::Value;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,10 +27,6 @@ const DOWN: u16 = 5000;
 /// What is sent each way by each client: packets, and how many of them a second.
 const COUNT: u64 = 50;
 const PER_SECOND: u32 = 50;
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
 
 /// Begins all tunnels at one instant. Returns how long each took until its gate was open.
 fn all_at_once(clients: &[Epochgate]) -> Vec<Duration> {

@@ -7,7 +7,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::peer::{
-    client_config_between, server_config_between, strongswan_client, strongswan_server,
+    client_config_between, is_open, server_config_between, strongswan_client, strongswan_server,
 };
 use epochgate_integration::topology::{
     CLIENT_INNER, CLIENT_INNER_V6, CLIENT_NET, CLIENT_NET_V6, SERVER, SERVER_INNER,
@@ -16,7 +16,6 @@ use epochgate_integration::topology::{
 use epochgate_integration::{
     Account, Epochgate, Selectors, StrongSwan, Topology, Trace, UdpFlow, audit,
 };
-use serde_json::Value;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -28,10 +27,6 @@ const SERVER_NETS: [&str; 2] = [SERVER_NET, SERVER_NET_V6];
 /// The same with another outer address of the server.
 fn outside(config: String, server: &str) -> String {
     config.replace(SERVER, server)
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
 }
 
 fn flows(net: &Topology, port: u16) -> Vec<UdpFlow> {

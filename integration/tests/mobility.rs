@@ -8,7 +8,7 @@
 
 use epochgate_integration::capture::Packet;
 use epochgate_integration::manual::sample;
-use epochgate_integration::peer::{client_config, server_config};
+use epochgate_integration::peer::{client_config, is_open, server_config};
 use epochgate_integration::topology::{
     CLIENT, CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET,
 };
@@ -25,10 +25,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 const ENDLESS: u64 = 1_000_000;
 /// Where the client goes.
 const ELSEWHERE: &str = "192.0.2.3";
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
 
 /// Whether this end of its newest IKE SA has this address.
 fn is_at<'a>(end: &'a str, address: &'a str) -> impl Fn(&Value) -> bool + 'a {

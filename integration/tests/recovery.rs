@@ -10,14 +10,13 @@
 use epochgate_integration::audit::{Aftermath, aftermath, release};
 use epochgate_integration::lab_nat::LabNat;
 use epochgate_integration::net::Host;
-use epochgate_integration::peer::{client_config, server_config};
+use epochgate_integration::peer::{client_config, is_open, server_config};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
-use epochgate_integration::traffic::RunningFlow;
+use epochgate_integration::traffic::{RunningFlow, wait_for_traffic};
 use epochgate_integration::{
     Account, Epochgate, Packets, Stalls, Timestamp, Topology, Trace, UdpFlow, Watch,
 };
 use epochgate_nat::MasqueradeSettings;
-use serde_json::Value;
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
@@ -105,18 +104,6 @@ fn flow(from: (&Host, &str), to: (&Host, &str), port: u16) -> RunningFlow {
         .start()
 }
 
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
-
-/// Waits until traffic flows in all of these.
-#[track_caller]
-fn wait_for_traffic<'a>(flows: impl IntoIterator<Item = &'a RunningFlow>) {
-    for flow in flows {
-        flow.wait_for_more(2, LIMIT);
-    }
-}
-
 /// An outage of a tunnel.
 struct Outage {
     began: Timestamp,
@@ -180,12 +167,12 @@ impl Outage {
 /// An outage under traffic in both directions: `break_it` returns when the network is whole again.
 fn outage(open: Open, break_it: impl FnOnce(&Open)) {
     let (up, down) = (open.up(), open.down());
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let began = Timestamp::now();
     break_it(&open);
     let whole = Timestamp::now();
     open.client.wait_for("net", LIMIT, is_open);
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let (up, down) = (up.stop(SETTLE), down.stop(SETTLE));
     let judged = open.watch.judge();
     let outage = Outage {
@@ -273,7 +260,7 @@ fn a_server_that_reboots_is_found_again() {
     let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
     let up = flow(ends[0], ends[1], UP);
     let down = flow(ends[1], ends[0], DOWN);
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     // Its programs end with it.
     let down = down.stop(SETTLE);
     let began = Timestamp::now();
@@ -287,7 +274,7 @@ fn a_server_that_reboots_is_found_again() {
         is_open(tunnel) && tunnel["open_epoch"] != 1
     });
     server.wait_for("net", LIMIT, is_open);
-    wait_for_traffic([&up, &later]);
+    wait_for_traffic([&up, &later], LIMIT);
     let (up, later) = (up.stop(SETTLE), later.stop(SETTLE));
     let judged = watch.judge();
     assert_eq!(down.lost(), [0_u64; 0], "{down}");
@@ -317,7 +304,7 @@ fn a_client_that_reboots_comes_back_and_its_server_follows() {
     let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
     let up = flow(ends[0], ends[1], UP);
     let down = flow(ends[1], ends[0], DOWN);
-    wait_for_traffic([&up, &down]);
+    wait_for_traffic([&up, &down], LIMIT);
     let up = up.stop(SETTLE);
     let began = Timestamp::now();
     client.kill();
@@ -328,7 +315,7 @@ fn a_client_that_reboots_comes_back_and_its_server_follows() {
     let later = flow(ends[0], ends[1], UP + 1);
     client.wait_for("net", LIMIT, is_open);
     server.wait_for("net", LIMIT, is_open);
-    wait_for_traffic([&later, &down]);
+    wait_for_traffic([&later, &down], LIMIT);
     let (later, down) = (later.stop(SETTLE), down.stop(SETTLE));
     let judged = watch.judge();
     assert_eq!(up.lost(), [0_u64; 0], "{up}");

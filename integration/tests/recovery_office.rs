@@ -9,10 +9,10 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::audit::aftermath;
+use epochgate_integration::peer::is_open;
 use epochgate_integration::topology::SERVER_INNER;
-use epochgate_integration::traffic::RunningFlow;
+use epochgate_integration::traffic::{RunningFlow, wait_for_traffic};
 use epochgate_integration::{Account, Epochgate, Office, Timestamp, UdpFlow};
-use serde_json::Value;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -28,18 +28,6 @@ const UP_PER_SECOND: u32 = 5;
 /// More than one in a round trip.
 const DOWN_PER_SECOND: u32 = 100;
 const ENDLESS: u64 = 1_000_000;
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
-
-/// Waits until traffic flows in all of these.
-#[track_caller]
-fn wait_for_traffic<'a>(flows: impl IntoIterator<Item = &'a RunningFlow>) {
-    for flow in flows {
-        flow.wait_for_more(2, LIMIT);
-    }
-}
 
 #[test]
 fn two_clients_under_dense_traffic_come_back_when_their_nat_has_rebooted() {
@@ -73,7 +61,7 @@ fn two_clients_under_dense_traffic_come_back_when_their_nat_has_rebooted() {
         })
         .collect();
     let all = || flows.iter().flat_map(|(up, down)| [up, down]);
-    wait_for_traffic(all());
+    wait_for_traffic(all(), LIMIT);
     let began = Timestamp::now();
     net.nat.reboot(Duration::from_secs(5));
     sleep(Duration::from_secs(5));
@@ -81,7 +69,7 @@ fn two_clients_under_dense_traffic_come_back_when_their_nat_has_rebooted() {
     for client in &clients {
         client.wait_for("net", LIMIT, is_open);
     }
-    wait_for_traffic(all());
+    wait_for_traffic(all(), LIMIT);
     let accounts: Vec<(Account, Account)> = flows
         .into_iter()
         .map(|(up, down)| (up.stop(SETTLE), down.stop(SETTLE)))

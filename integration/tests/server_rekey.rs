@@ -10,6 +10,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::office::OfficeTraces;
+use epochgate_integration::peer::is_open;
 use epochgate_integration::topology::SERVER_INNER;
 use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{Account, Epochgate, Office, UdpFlow};
@@ -39,10 +40,6 @@ const HASTY: &str = "[tunnel.NAME.epoch]\nwait = false\n";
 
 /// What a client does that refuses a server's rekeys and rekeys by itself (R9).
 const IGNORE: &str = "[tunnel.NAME.epoch]\nserver-rekey = \"ignore\"\n";
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
-}
 
 /// How often traffic has moved to another epoch.
 fn switches(tunnel: &Value) -> u64 {

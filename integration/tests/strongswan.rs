@@ -11,6 +11,7 @@
 
 use epochgate_integration::capture::Packet;
 use epochgate_integration::manual::{changed, sample};
+use epochgate_integration::peer::is_open;
 use epochgate_integration::topology::{CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::{Account, Selectors, StrongSwan, Topology, Trace, UdpFlow, audit};
 use serde_json::Value;
@@ -53,10 +54,6 @@ fn assert_all_delivered(account: &Account) {
     assert!(account.refused.is_empty(), "{:?}", account.refused);
     assert!(account.lost().is_empty(), "{account}: {:?}", account.lost());
     assert_eq!(account.duplicated(), 0, "{account}");
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
 }
 
 /// Whether the only epoch of the tunnel is in UDP.

@@ -7,7 +7,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::peer::{
-    client_config, server_config, strongswan_client, strongswan_server,
+    client_config, is_open, server_config, strongswan_client, strongswan_server,
 };
 use epochgate_integration::topology::{CLIENT_INNER, CLIENT_NET, SERVER_INNER, SERVER_NET};
 use epochgate_integration::{
@@ -49,10 +49,6 @@ fn network(name: &str) -> Topology {
     net.client.dummy("lan2", &["10.3.0.1/16"]);
     net.server.dummy("lan2", &["10.4.0.1/16"]);
     net
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
 }
 
 fn ike_sa(daemon: &Epochgate, tunnel: &str) -> Value {

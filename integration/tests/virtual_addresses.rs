@@ -9,7 +9,9 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::net::Host;
-use epochgate_integration::peer::{CLIENT_ID, SERVER_ID, strongswan_client, strongswan_server};
+use epochgate_integration::peer::{
+    CLIENT_ID, SERVER_ID, is_open, strongswan_client, strongswan_server,
+};
 use epochgate_integration::tables::{our_policies, our_states};
 use epochgate_integration::topology::{
     CLIENT, CLIENT_INNER, CLIENT_NET, SERVER, SERVER_INNER, SERVER_INNER_V6, SERVER_NET,
@@ -55,10 +57,6 @@ fn server_tunnel(name: &str, id: &str) -> String {
          traffic = {{ local = [\"{SERVER_NET}\", \"{SERVER_NET_V6}\"] }}\n\
          virtual = {{ pools = [\"staff\"] }}\n"
     )
-}
-
-fn is_open(tunnel: &Value) -> bool {
-    tunnel["gate"] == "open"
 }
 
 /// The IPv4 and the IPv6 address of an open tunnel.
