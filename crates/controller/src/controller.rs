@@ -147,7 +147,9 @@ impl Controller {
             }
             Input::PingFailed { nonce, error } => {
                 if let Some(id) = self.tunnels.with_ping(nonce) {
-                    self.with_tunnel(id, |tunnel, _| tunnel.ping_failed(nonce, &error));
+                    self.with_tunnel(id, |tunnel, cx| {
+                        tunnel.ping_failed(nonce, &error, cx.now);
+                    });
                 }
             }
             Input::SourceFound {

@@ -80,6 +80,11 @@ impl Lifetime {
         self.authenticated_until
     }
 
+    /// When it is to be rekeyed, unless the peer has refused that.
+    pub(super) fn rekey_at(&self) -> Option<Timestamp> {
+        (self.rekey_at < self.expires).then_some(self.rekey_at)
+    }
+
     pub(super) fn next_timeout(&self) -> Timestamp {
         self.rekey_at.min(self.expires)
     }

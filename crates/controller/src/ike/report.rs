@@ -43,6 +43,8 @@ impl IkeSa {
                 status.suite = suite(it.algorithms);
                 status.epochgate = it.epochgate;
                 status.age_ms = milliseconds(now, it.since);
+                let rekey_at = it.lifetime.rekey_at();
+                status.rekey_in_ms = rekey_at.map(|at| milliseconds(at, now));
                 Some(status)
             }
             Self::Closing(it) if it.is_untold() => Some(protected("deleting", &it.session)),
@@ -68,7 +70,10 @@ fn blank(state: &str, spis: &IkeSpis, local: SocketAddr, remote: SocketAddr) -> 
         nat: false,
         epochgate: false,
         suite: String::new(),
+        peer_id: None,
         age_ms: 0,
+        rekey_in_ms: None,
+        reauthenticate_in_ms: None,
     }
 }
 

@@ -204,7 +204,7 @@ impl Tunnel {
         };
         pings.note(ping.nonce, target, now, interval);
         let attempt = pings.sent();
-        self.counters.pings_sent += 1;
+        self.counters.ping_sent(ping.nonce, now);
         if reads {
             cx.out.xfrm(owner, XfrmOp::ReadPackets(inbound));
         }
@@ -330,14 +330,14 @@ impl Tunnel {
     }
 
     /// A control ping could not even be sent; false if it is not this tunnel's.
-    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str) {
+    pub(crate) fn ping_failed(&mut self, nonce: PingNonce, error: &str, now: Timestamp) {
         let mine = self
             .epochs
             .iter_mut()
             .filter_map(Epoch::pings_mut)
             .any(|pings| pings.knows(nonce));
         if mine {
-            self.last_error = Some(format!("a control ping could not be sent: {error}"));
+            self.note_error(format!("a control ping could not be sent: {error}"), now);
         }
     }
 }

@@ -49,6 +49,10 @@ pub(crate) struct Present {
     pub(crate) moving: Option<(OpId, Position)>,
     /// Since when traffic is held.
     pub(crate) held_since: Option<Timestamp>,
+    /// When the first packet met the hold.
+    pub(crate) waiting_since: Option<Timestamp>,
+    /// It has been open, and holds because no epoch is good any more.
+    pub(crate) fell: bool,
     /// The kernel refused the last update: nothing is written before `again`.
     pub(crate) refused: bool,
     /// When the hold is written again, or a refused update tried again.
@@ -61,6 +65,8 @@ impl Present {
             at: Position::Held,
             moving: None,
             held_since: Some(now),
+            waiting_since: None,
+            fell: false,
             refused: false,
             again,
         }

@@ -347,10 +347,17 @@ impl Tunnel {
         present.refused = false;
         let from = std::mem::replace(&mut present.at, to);
         match to {
-            Position::Held => present.again = cx.now + HOLD_REFRESH,
+            Position::Held => {
+                present.again = cx.now + HOLD_REFRESH;
+                present.fell |= matches!(from, Position::Open(_));
+            }
             Position::Open(number) => {
                 let held = present.held_since.take();
+                present.waiting_since = None;
+                let fell = std::mem::take(&mut present.fell);
                 if from != to {
+                    self.counters.recoveries += u64::from(fell);
+                    self.counters.rekeys += u64::from(matches!(from, Position::Open(_)));
                     let held_us = held.map(|since| micros(cx.now.since(since)));
                     self.counters.switches += 1;
                     self.event(cx, Some(number), EventKind::Switched { held_us });
@@ -558,7 +565,13 @@ impl Tunnel {
                 reason: reason.clone(),
             },
         );
-        self.last_error = Some(reason);
+        self.note_error(reason, cx.now);
+    }
+
+    /// Keeps an error for `status`.
+    pub(super) fn note_error(&mut self, text: String, now: Timestamp) {
+        self.counters.last_failure = Some((text.clone(), now));
+        self.last_error = Some(text);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::ike::{ChildId, IkeSaId};
 use crate::io::{CommandOutcome, Output};
 
 /// IKE's port (RFC 7296 §2).
-const IKE_PORT: u16 = 500;
+pub(super) const IKE_PORT: u16 = 500;
 
 /// Epochs of one IKE SA that may fail in a row before a new IKE SA is tried.
 pub(super) const FAILED_EPOCHS_MAX: u32 = 2;
@@ -78,6 +78,11 @@ impl Tunnel {
 
     /// A packet met the hold.
     pub(super) fn acquired(&mut self, cx: &mut Context<'_>) {
+        if let Gate::Present(present) = &mut self.gate
+            && present.at == Position::Held
+        {
+            present.waiting_since.get_or_insert(cx.now);
+        }
         match self.config.start {
             Start::Listen => return,
             Start::OnDemand | Start::Always => {}
@@ -360,7 +365,7 @@ impl Tunnel {
                 after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             },
         );
-        self.last_error = Some(reason);
+        self.note_error(reason, cx.now);
         self.effort = Effort::BackingOff {
             until: cx.now + wait,
         };

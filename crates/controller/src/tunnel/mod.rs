@@ -12,6 +12,7 @@ pub(crate) mod gate;
 mod gating;
 mod kernel;
 mod ladder;
+mod measure;
 mod path;
 mod ping;
 pub(crate) mod policies;
@@ -31,6 +32,7 @@ use epoch::{Check, Epoch, Probe, Stage};
 use gate::{Gate, Position};
 pub(crate) use gating::Gating;
 use ladder::Effort;
+use measure::Counters;
 use policies::{Policies, Reqids};
 
 use crate::Timestamp;
@@ -125,16 +127,6 @@ impl Session {
             silent: false,
         }
     }
-}
-
-/// Numbers for `status`.
-#[derive(Debug, Default)]
-struct Counters {
-    pings_sent: u64,
-    pings_answered: u64,
-    switches: u64,
-    last_round_trip: Option<Duration>,
-    last_proof: Option<Timestamp>,
 }
 
 /// What a tunnel needs of the world while it decides.

@@ -14,6 +14,7 @@ use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
 use crate::io::{PingNonce, SaId, XfrmOp};
 use crate::outbox::Owner;
+use crate::status::ProofBy;
 
 /// As responder we have the new SAs before the initiator, who learns of them from our answer: a
 /// first ping right behind that answer would find no SA there.
@@ -124,8 +125,7 @@ impl Tunnel {
             return false;
         };
         let round_trip = cx.now.since(ping.at);
-        self.counters.pings_answered += 1;
-        self.counters.last_round_trip = Some(round_trip);
+        self.counters.ping_answered(nonce, round_trip);
         cx.out.xfrm(
             Owner::Tunnel(self.id, Awaited::Proof { epoch, round_trip }),
             XfrmOp::ReadPackets(inbound),
@@ -180,7 +180,7 @@ impl Tunnel {
             },
         );
         if proven {
-            self.counters.last_proof = Some(cx.now);
+            self.counters.proven(ProofBy::Reply, cx.now);
         }
         if usable {
             self.make_usable(number, proven, cx);
@@ -327,7 +327,7 @@ impl Tunnel {
 
     fn first_arrived(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         self.event(cx, Some(number), EventKind::FirstPacketArrived);
-        self.counters.last_proof = Some(cx.now);
+        self.counters.proven(ProofBy::Arrival, cx.now);
         self.make_usable(number, true, cx);
     }
 

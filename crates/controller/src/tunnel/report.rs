@@ -1,16 +1,40 @@
 //! What `status` says of a tunnel, in words.
 
-use super::Tunnel;
+use std::net::SocketAddr;
+
 use super::epoch::{Check, Epoch, Proving, Stage};
 use super::gate::{Gate, Position};
-use super::ladder::Effort;
+use super::ladder::{Effort, IKE_PORT};
+use super::{Session, Tunnel};
 use crate::Timestamp;
 use crate::config::{Role, Start};
 use crate::ike::Endpoint;
-use crate::status::{EpochStatus, GateStatus, HELD_PACKETS_MAX, TunnelStatus};
+use crate::status::{EpochStatus, Failure, GateStatus, HELD_PACKETS_MAX, IkeStatus, TunnelStatus};
 
 /// A side without networks: its virtual addresses are not assigned yet.
 const DYNAMIC: &str = "dynamic";
+
+/// A step of the recovery ladder.
+struct Step {
+    /// In few words.
+    text: String,
+    attempt: Option<u32>,
+    attempts: Option<u32>,
+    /// When something else is tried if nothing comes.
+    next: Option<Timestamp>,
+}
+
+impl Step {
+    /// Nothing is counted, and nothing follows by the clock.
+    fn quiet(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            attempt: None,
+            attempts: None,
+            next: None,
+        }
+    }
+}
 
 impl Tunnel {
     pub(crate) fn status(&self, ike: &Endpoint, now: Timestamp) -> TunnelStatus {
@@ -32,6 +56,13 @@ impl Tunnel {
             pairs.map(|pair| pair.to_string()).collect()
         });
         let latest = self.epochs.iter().max_by_key(|epoch| epoch.number);
+        let waiting_since = match &self.gate {
+            Gate::Present(present) => present.waiting_since,
+            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => None,
+        };
+        let step = self.step();
+        let counters = &self.counters;
+        let ike = self.ike_status(ike, now);
         let strings = |networks: &[ipnet::IpNet]| match networks {
             [] => vec![DYNAMIC.to_owned()],
             _ => networks.iter().map(ToString::to_string).collect(),
@@ -47,7 +78,11 @@ impl Tunnel {
                 GateStatus::Open => String::new(),
                 GateStatus::Down | GateStatus::Held => self.why_held(),
             },
-            ladder: self.ladder_step(),
+            ladder: step.text,
+            attempt: step.attempt,
+            attempts: step.attempts,
+            next_step_ms: step.next.map(|at| millis(at, now)),
+            failures: self.failures,
             recovery_bound_ms: u64::try_from(self.config.recovery_bound().as_millis())
                 .unwrap_or(u64::MAX),
             open_epoch: open.map(|epoch| epoch.0),
@@ -57,36 +92,93 @@ impl Tunnel {
             dns: self.assigned.dns.clone(),
             dns_domains: self.assigned.domains.clone(),
             refused_traffic: refused.unwrap_or_default(),
-            ike: self
-                .sessions
-                .iter()
-                .filter_map(|session| ike.status(session.id, now))
-                .collect(),
+            peer: open_epoch
+                .or(latest)
+                .map(|epoch| epoch.path.remote)
+                .or_else(|| ike.last().map(|sa| sa.remote))
+                .or_else(|| Some(SocketAddr::new(self.config.remote.address?, IKE_PORT))),
+            ike,
             epochs: self
                 .epochs
                 .iter()
                 .map(|epoch| epoch_status(epoch, open == Some(epoch.number), now))
                 .collect(),
             ping_target: self.ping_target(open_epoch.or(latest)),
-            last_round_trip_us: self.counters.last_round_trip.map(super::kernel::micros),
-            last_proof_ms: self.counters.last_proof.map(|at| millis(now, at)),
+            last_round_trip_us: counters.last_round_trip.map(super::kernel::micros),
+            recent_pings: counters.recent(now),
+            next_ping_ms: self.next_ping().map(|at| millis(at, now)),
+            last_proof_ms: counters.last_proof.map(|at| millis(now, at)),
+            last_proof_by: counters.last_proof_by,
             held_ms: held_since.map(|at| millis(now, at)),
-            pings_sent: self.counters.pings_sent,
-            pings_answered: self.counters.pings_answered,
-            switches: self.counters.switches,
+            waiting_ms: waiting_since.map(|at| millis(now, at)),
+            // Whoever reads the kernel's counters knows.
+            released: None,
+            pings_sent: counters.pings_sent,
+            pings_answered: counters.pings_answered,
+            pings_lost: counters.pings_lost(now),
+            switches: counters.switches,
+            rekeys: counters.rekeys,
+            recoveries: counters.recoveries,
             held_packets_max: HELD_PACKETS_MAX,
             last_error: self.last_error.clone(),
+            last_failure: counters.last_failure.as_ref().map(|(text, at)| Failure {
+                text: text.clone(),
+                ago_ms: millis(now, *at),
+            }),
         }
     }
 
-    /// The step of the ladder that is under way, in few words.
-    fn ladder_step(&self) -> String {
+    fn ike_status(&self, ike: &Endpoint, now: Timestamp) -> Vec<IkeStatus> {
+        let told = |session: &Session| {
+            let mut status = ike.status(session.id, now)?;
+            status.peer_id = session.peer.as_ref().map(|peer| peer.id.to_string());
+            status.reauthenticate_in_ms = session.renew_at.map(|at| millis(at, now));
+            Some(status)
+        };
+        self.sessions.iter().filter_map(told).collect()
+    }
+
+    /// When the next control ping is due, as far as that is known.
+    fn next_ping(&self) -> Option<Timestamp> {
+        let attempts = self.config.ping.attempts;
+        let proves = self.proves();
+        let due = |epoch: &Epoch| match &epoch.stage {
+            Stage::Proving(proving) => {
+                let ends = !proving.failed && proving.pings.sent() >= attempts;
+                proving.pings.due().filter(|_| !ends)
+            }
+            Stage::Awaiting { pings, .. } => pings.as_ref()?.due(),
+            Stage::Usable(usable) => match &usable.check {
+                Check::Quiet { until } => proves.then_some(*until),
+                Check::Pinging(probe) => {
+                    let ends = probe.pings.sent() >= attempts;
+                    probe.pings.due().filter(|_| !ends)
+                }
+                Check::Doubted(pings) => pings.due(),
+            },
+            Stage::Installing(_) | Stage::Draining { .. } => None,
+        };
+        let settled = self
+            .epochs
+            .iter()
+            .filter(|epoch| epoch.relocation.is_none());
+        settled.filter_map(due).min()
+    }
+
+    /// The step of the ladder that is under way.
+    fn step(&self) -> Step {
+        let effort = |text: &str| Step {
+            text: text.into(),
+            attempt: Some(self.failures.saturating_add(1)),
+            attempts: None,
+            next: self.effort.due(),
+        };
         match &self.effort {
-            Effort::FindingSource { .. } => return "looking for a source".into(),
-            Effort::Connecting { .. } => return "connecting".into(),
-            Effort::Rekeying { .. } => return "rekeying".into(),
-            Effort::PutOff { .. } => return "put off".into(),
-            Effort::BackingOff { .. } => return "backing off".into(),
+            Effort::FindingSource { .. } => return effort("looking for a source"),
+            Effort::Connecting { .. } => return effort("connecting"),
+            Effort::Rekeying { .. } => return effort("rekeying"),
+            Effort::PutOff { .. } => return effort("put off"),
+            Effort::BackingOff { .. } => return effort("backing off"),
             Effort::Rest => {}
         }
         let attempts = self.config.ping.attempts;
@@ -99,9 +191,9 @@ impl Tunnel {
                     pings,
                     failed: false,
                     ..
-                }) => Some(pings.sent()),
+                }) => Some(pings),
                 Stage::Usable(usable) => match &usable.check {
-                    Check::Pinging(probe) => Some(probe.pings.sent()),
+                    Check::Pinging(probe) => Some(&probe.pings),
                     Check::Quiet { .. } | Check::Doubted(_) => None,
                 },
                 Stage::Installing(_)
@@ -110,9 +202,14 @@ impl Tunnel {
                 | Stage::Draining { .. } => None,
             });
         match pinged {
-            Some(sent) => format!("pinging {} of {attempts}", sent.min(attempts)),
-            None if self.epochs.iter().any(Epoch::is_candidate) => "proving".into(),
-            None => "idle".into(),
+            Some(pings) => Step {
+                text: format!("pinging {} of {attempts}", pings.sent().min(attempts)),
+                attempt: Some(pings.sent()),
+                attempts: Some(attempts),
+                next: pings.due(),
+            },
+            None if self.epochs.iter().any(Epoch::is_candidate) => Step::quiet("proving"),
+            None => Step::quiet("idle"),
         }
     }
 
@@ -194,6 +291,11 @@ fn epoch_status(epoch: &Epoch, open: bool, now: Timestamp) -> EpochStatus {
         udp_encapsulated: epoch.path.encapsulated,
         age_ms: millis(now, epoch.created),
         rekey_in_ms: rekey_at.map(|at| millis(at, now)),
+        local: Some(epoch.path.local),
+        remote: Some(epoch.path.remote),
+        received: None,
+        sent: None,
+        sas: Some([epoch.inbound, epoch.outbound]),
     }
 }
 

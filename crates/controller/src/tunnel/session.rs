@@ -281,7 +281,7 @@ impl Tunnel {
             if keep_epochs || self.config.start == Start::Always {
                 self.pursue("the IKE SA ended", cx);
             } else {
-                self.last_error = Some(text);
+                self.note_error(text, cx.now);
                 self.hear_of_waiting(cx);
             }
         }
