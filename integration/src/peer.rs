@@ -296,7 +296,7 @@ impl Epochgate {
 /// One request of the control protocol and its response, each a line of JSON.
 fn ask(socket: &Path, request: &str) -> std::io::Result<Value> {
     let mut stream = UnixStream::connect(socket)?;
-    writeln!(stream, "{{\"version\":1,\"request\":\"{request}\"}}")?;
+    writeln!(stream, "{{\"version\":2,\"request\":\"{request}\"}}")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)

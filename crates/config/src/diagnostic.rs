@@ -254,8 +254,9 @@ pub(crate) fn listed<S: AsRef<str>>(values: &[S]) -> String {
     }
 }
 
-/// The candidate that `text` was probably meant to be.
-pub(crate) fn nearest<'c, S: AsRef<str>>(text: &str, candidates: &'c [S]) -> Option<&'c str> {
+/// The candidate that `text` was probably meant to be, if one is near: a third of its characters
+/// may be wrong.
+pub fn nearest<'c, S: AsRef<str>>(text: &str, candidates: &'c [S]) -> Option<&'c str> {
     /// Candidates further away than this share of their length are no help.
     const TOLERANCE_DIVISOR: usize = 3;
     let folded: Cow<'_, str> = text.to_ascii_lowercase().replace('_', "-").into();

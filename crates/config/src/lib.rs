@@ -33,7 +33,7 @@ use epochgate_controller::config::Config;
 use toml::de::DeTable;
 
 pub use daemon::{DaemonSettings, LogLevel};
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 #[cfg(all(feature = "disk", unix))]
 pub use disk::{Disk, ReadError, read_text};
 pub use files::{Files, SecretFile};

@@ -14,7 +14,7 @@ pub enum FrameError {
     TooLong(usize),
     /// The other side is of another version.
     #[error(
-        "the other side speaks version {theirs} of the control protocol, this one {PROTOCOL_VERSION}: install both from one release, and restart the daemon"
+        "the other side speaks version {theirs} of the control protocol, this one {PROTOCOL_VERSION}: restart epochgated after an upgrade (systemctl restart epochgated), and install both programs from one release"
     )]
     Version {
         /// The other side's [`PROTOCOL_VERSION`].
@@ -124,7 +124,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Request, Response};
+    use crate::{EventRecord, EventsWanted, Level, Request, Response};
 
     fn text(line: &[u8]) -> String {
         String::from_utf8_lossy(line).into_owned()
@@ -135,14 +135,14 @@ mod tests {
         let up = Request::Up {
             tunnel: "branch".into(),
         };
-        let want = "{\"version\":1,\"request\":\"up\",\"tunnel\":\"branch\"}\n";
+        let want = "{\"version\":2,\"request\":\"up\",\"tunnel\":\"branch\"}\n";
         assert_eq!(text(&encode(&up)?), want);
-        let reload = "{\"version\":1,\"request\":\"reload\"}\n";
+        let reload = "{\"version\":2,\"request\":\"reload\"}\n";
         assert_eq!(text(&encode(&Request::Reload)?), reload);
         let failed = Response::Failed {
             message: "two\nlines".into(),
         };
-        let want = "{\"version\":1,\"response\":\"failed\",\"message\":\"two\\nlines\"}\n";
+        let want = "{\"version\":2,\"response\":\"failed\",\"message\":\"two\\nlines\"}\n";
         assert_eq!(text(&encode(&failed)?), want);
         Ok(())
     }
@@ -159,7 +159,16 @@ mod tests {
             },
             Request::RekeyIke { tunnel: "a".into() },
             Request::Reauthenticate { tunnel: "a".into() },
-            Request::Status,
+            Request::Status { tunnel: None },
+            Request::Status {
+                tunnel: Some("a".into()),
+            },
+            Request::Events(EventsWanted {
+                follow: true,
+                tunnel: None,
+                last: Some(10),
+                since_ms: Some(60_000),
+            }),
             Request::Reload,
         ];
         for request in requests {
@@ -173,17 +182,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_optional_may_be_missing() -> Result<(), FrameError> {
+        let status: Request = decode(br#"{"version":2,"request":"status"}"#)?;
+        assert_eq!(status, Request::Status { tunnel: None });
+        let events: Request = decode(br#"{"version":2,"request":"events"}"#)?;
+        assert_eq!(events, Request::Events(EventsWanted::default()));
+        Ok(())
+    }
+
+    #[test]
+    fn an_event_is_told_with_its_fields_flat() -> Result<(), FrameError> {
+        let mut fields = serde_json::Map::new();
+        fields.insert("event".into(), "ping-sent".into());
+        fields.insert("attempt".into(), 2.into());
+        let event = Response::Event {
+            record: Box::new(EventRecord {
+                time: "2026-01-02T03:04:05.678901Z".into(),
+                level: Level::Info,
+                message: "control ping 2 sent".into(),
+                tunnel: Some("branch".into()),
+                epoch: None,
+                fields,
+            }),
+        };
+        let line = encode(&event)?;
+        let want = "{\"version\":2,\"response\":\"event\",\"record\":{\"time\":\
+                    \"2026-01-02T03:04:05.678901Z\",\"level\":\"info\",\"message\":\
+                    \"control ping 2 sent\",\"tunnel\":\"branch\",\"attempt\":2,\
+                    \"event\":\"ping-sent\"}}\n";
+        assert_eq!(text(&line), want);
+        assert_eq!(decode::<Response>(&line)?, event);
+        Ok(())
+    }
+
+    #[test]
     fn another_version_is_refused_before_its_message_is_looked_at() {
-        let line = br#"{"version":2,"request":"levitate"}"#;
+        let line = br#"{"version":1,"request":"levitate"}"#;
         let refused = decode::<Request>(line);
-        assert!(matches!(refused, Err(FrameError::Version { theirs: 2 })));
+        assert!(matches!(refused, Err(FrameError::Version { theirs: 1 })));
         for wrong in [
             "",
             "{}",
             "[]",
             "\u{0}",
-            r#"{"version":1}"#,
-            r#"{"version":1,"request":"x"}"#,
+            r#"{"version":2}"#,
+            r#"{"version":2,"request":"x"}"#,
         ] {
             let refused = decode::<Request>(wrong.as_bytes());
             assert!(matches!(refused, Err(FrameError::Malformed(_))), "{wrong}");

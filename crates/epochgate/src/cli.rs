@@ -21,7 +21,7 @@ Exit codes:
   0  it is done
   1  it failed, or the tunnel is unknown; the message says why and what to do
   2  a mistake in the command line or in the configuration file
-  3  the daemon is not running
+  3  the daemon is not running, or it ended while its events were followed
   4  the daemon's socket may not be used by this user
   5  no answer in time; the daemon goes on with what was asked";
 
@@ -81,10 +81,41 @@ pub enum Command {
     /// If there are mistakes in it, they are shown, and the daemon keeps what it has.
     Reload,
     /// Show whether each tunnel's traffic passes, and if not, why and what to do.
+    ///
+    /// Several tunnels are shown as a table, one of them in detail. Round-trip times, losses and
+    /// proofs are those of control pings; AGE is that of the open epoch.
     Status {
-        /// Only this tunnel.
+        /// Only this tunnel, in detail.
         tunnel: Option<String>,
-        /// As JSON, for programs.
+        /// Every tunnel in detail.
+        #[arg(long)]
+        details: bool,
+        /// As JSON, for programs: one object, or one a line with --watch.
+        #[arg(long, conflicts_with = "details")]
+        json: bool,
+        /// Again and again, until Ctrl-C.
+        #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+              default_missing_value = "2s", value_parser = duration)]
+        watch: Option<Duration>,
+    },
+    /// Show what happened of late, and with --follow what happens.
+    ///
+    /// The daemon keeps the latest 1024 events of all tunnels, and 256 more of control pings. They are
+    /// the lines of its log from level info on, whatever level the log itself has.
+    Events {
+        /// Go on with what happens, until Ctrl-C or until the daemon stops.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only of this tunnel.
+        #[arg(long, value_name = "NAME")]
+        tunnel: Option<String>,
+        /// Of what is kept, only the last N.
+        #[arg(long, short = 'n', value_name = "N")]
+        last: Option<u32>,
+        /// Of what is kept, only what is not older.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        since: Option<Duration>,
+        /// As JSON, one object a line: the same as in the daemon's log in JSON.
         #[arg(long)]
         json: bool,
     },

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use epochgate_config::{ReadError, shown_duration};
-use epochgate_control::FrameError;
+use epochgate_control::{FrameError, PROTOCOL_VERSION};
 use thiserror::Error;
 
 use crate::terminal::harmless;
@@ -37,6 +37,12 @@ pub(crate) enum Failure {
         shown_duration(*.0)
     )]
     TimedOut(Duration),
+    /// The daemon said that it stops.
+    #[error("epochgated has stopped: there are no more events")]
+    Stopped,
+    /// It ended while it was listened to, and did not say so.
+    #[error("epochgated has ended without a word; see its log (journalctl -u epochgated)")]
+    Gone,
     /// The connection broke.
     #[error("the daemon ended the connection without an answer; see its log")]
     Closed,
@@ -49,7 +55,7 @@ pub(crate) enum Failure {
         error: io::Error,
     },
     /// What the daemon sent is no answer.
-    #[error("the daemon's answer can't be understood: {0}")]
+    #[error("{}", not_understood(.0))]
     Frame(#[from] FrameError),
     /// An answer to another question.
     #[error("the daemon's answer does not fit the question")]
@@ -76,9 +82,23 @@ impl Failure {
             | Self::Unexpected
             | Self::Output(_) => 1,
             Self::Unreadable(_) | Self::Mistakes(_) => 2,
-            Self::NotRunning(_) => 3,
+            Self::NotRunning(_) | Self::Stopped | Self::Gone => 3,
             Self::NotAllowed(_) => 4,
             Self::TimedOut(_) => 5,
         })
+    }
+}
+
+fn not_understood(error: &FrameError) -> String {
+    match error {
+        FrameError::Version { theirs } => format!(
+            "epochgated speaks version {theirs} of the control protocol and this command \
+             {PROTOCOL_VERSION}\n\
+             After an upgrade, restart the daemon (systemctl restart epochgated); both programs \
+             must come from one release."
+        ),
+        FrameError::TooLong(_) | FrameError::Malformed(_) => {
+            format!("the daemon's answer can't be understood: {error}")
+        }
     }
 }

@@ -7,15 +7,16 @@
 mod check;
 pub mod cli;
 mod client;
+mod events;
 mod failure;
+mod interrupt;
 mod status;
 mod terminal;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use epochgate_control::{Request, Response};
-use epochgate_controller::status::StatusReport;
+use epochgate_control::{EventsWanted, Request, Response};
 
 use crate::cli::{Arguments, Command};
 use crate::client::Client;
@@ -46,7 +47,10 @@ fn run(arguments: &Arguments, screen: &mut Screen) -> Result<(), Failure> {
         match client.ask(&request, timeout)? {
             Response::Done => screen.write(&sentence),
             Response::Failed { message } => Err(Failure::Refused(message)),
-            Response::Status { .. } => Err(Failure::Unexpected),
+            Response::Status { .. }
+            | Response::Event { .. }
+            | Response::LeftOut { .. }
+            | Response::Stopping => Err(Failure::Unexpected),
         }
     };
     match &arguments.command {
@@ -85,37 +89,35 @@ fn run(arguments: &Arguments, screen: &mut Screen) -> Result<(), Failure> {
             cli::PATIENCE,
             "the configuration is loaded\n".to_owned(),
         ),
-        Command::Status { tunnel, json } => {
-            let report = match client.ask(&Request::Status, cli::PATIENCE)? {
-                Response::Status { report } => *report,
-                Response::Failed { message } => return Err(Failure::Refused(message)),
-                Response::Done => return Err(Failure::Unexpected),
+        Command::Status {
+            tunnel,
+            details,
+            json,
+            watch,
+        } => {
+            let wanted = status::Wanted {
+                tunnel: tunnel.as_deref(),
+                details: *details,
+                json: *json,
+                every: *watch,
             };
-            let report = only(report, tunnel.as_deref())?;
-            if *json {
-                let text = serde_json::to_string_pretty(&report);
-                return screen.write(&(text.map_err(|_| Failure::Unexpected)? + "\n"));
-            }
-            screen.write(&status::render(&report, screen.paint()))
+            status::show(&client, &wanted, screen)
+        }
+        Command::Events {
+            follow,
+            tunnel,
+            last,
+            since,
+            json,
+        } => {
+            let wanted = EventsWanted {
+                follow: *follow,
+                tunnel: tunnel.clone(),
+                last: *last,
+                since_ms: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            };
+            events::show(&client, wanted, *json, screen)
         }
         Command::Check { file, policies } => screen.write(&check::check(file, policies.clone())?),
     }
-}
-
-/// The report of one tunnel, if one is named.
-fn only(mut report: StatusReport, tunnel: Option<&str>) -> Result<StatusReport, Failure> {
-    let Some(tunnel) = tunnel else {
-        return Ok(report);
-    };
-    let names: Vec<_> = report.tunnels.iter().map(|t| t.name.clone()).collect();
-    report.tunnels.retain(|status| status.name == tunnel);
-    if report.tunnels.is_empty() {
-        let configured = match names.as_slice() {
-            [] => "none is configured".to_owned(),
-            names => format!("configured are: {}", names.join(", ")),
-        };
-        let message = format!("there is no tunnel {tunnel}; {configured}");
-        return Err(Failure::Refused(message));
-    }
-    Ok(report)
 }

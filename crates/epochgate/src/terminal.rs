@@ -40,8 +40,23 @@ impl Screen {
         self.paint
     }
 
+    /// Where it is written to.
+    pub(crate) fn output(&self) -> &StdoutLock<'static> {
+        self.out.get_ref()
+    }
+
+    /// Whether a person looks at it.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.out.get_ref().is_terminal()
+    }
+
+    /// Lines that are seen at once, where it is a terminal.
+    pub(crate) fn height(&self) -> Option<usize> {
+        let (_, height) = terminal_size::terminal_size_of(self.out.get_ref())?;
+        Some(usize::from(height.0)).filter(|height| *height > 0)
+    }
+
     /// Columns that lines must fit in; `None` where nothing limits them, as in a pipe.
-    #[expect(dead_code, reason = "tables come next")]
     pub(crate) fn width(&self) -> Option<usize> {
         self.width
     }

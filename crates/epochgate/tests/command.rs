@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -11,8 +11,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use epochgate_control::{Request, Response, decode, encode};
-use epochgate_controller::status::{GateStatus, STATUS_SCHEMA, StatusReport, TunnelStatus};
+use epochgate_control::{EventRecord, EventsWanted, Level, Request, Response, decode, encode};
+use epochgate_controller::status::{
+    GateStatus, RecentPings, STATUS_SCHEMA, StatusReport, TunnelStatus,
+};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -122,12 +124,15 @@ fn templates_of_another_directory_can_be_checked() -> Outcome {
 
 #[test]
 fn without_a_daemon_every_question_says_so_and_exits_with_3() -> Outcome {
-    let questions: [&[&str]; 5] = [
+    let questions: [&[&str]; 8] = [
         &["up", "a"],
         &["down", "a"],
         &["rekey", "a"],
         &["reload"],
         &["status", "--json"],
+        &["status", "--watch"],
+        &["events"],
+        &["events", "--follow", "--json"],
     ];
     for question in questions {
         let (code, out, err) = run(question, nowhere())?;
@@ -167,7 +172,14 @@ fn a_user_without_rights_to_the_socket_is_told_so() -> Outcome {
     if fs::metadata("/proc/self")?.uid() == 0 {
         command.uid(NOBODY);
     }
-    let (code, _, err) = said(&command.output()?);
+    let output = loop {
+        match command.output() {
+            // A process that another test is just starting still has the copy open for writing.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            other => break other?,
+        }
+    };
+    let (code, _, err) = said(&output);
     assert_eq!(code, Some(4), "{err}");
     assert!(
         err.starts_with("this user may not use the control socket"),
@@ -205,6 +217,8 @@ fn daemon(
     let listener = UnixListener::bind(socket)?;
     Ok(thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
+        // Nobody listens any more when the answer is there.
+        drop(listener);
         let mut request = Vec::new();
         BufReader::new(stream.try_clone()?).read_until(b'\n', &mut request)?;
         match answer {
@@ -299,6 +313,20 @@ fn report() -> Response {
         switches: 0,
         held_packets_max: 101,
         last_error: None,
+        attempt: None,
+        attempts: None,
+        next_step_ms: None,
+        failures: 0,
+        peer: None,
+        recent_pings: RecentPings::default(),
+        next_ping_ms: None,
+        last_proof_by: None,
+        waiting_ms: None,
+        released: None,
+        pings_lost: 0,
+        rekeys: 0,
+        recoveries: 0,
+        last_failure: None,
     };
     Response::Status {
         report: Box::new(StatusReport {
@@ -326,9 +354,16 @@ fn status_is_text_for_a_person_and_json_for_a_program() -> Outcome {
 
 #[test]
 fn the_status_of_an_unknown_tunnel_names_the_known_ones() -> Outcome {
-    let ((code, _, err), _) = answered(&["status", "brunch"], &report())?;
-    let want = "there is no tunnel brunch; configured are: branch\n";
-    assert_eq!((code, err.as_str()), (Some(1), want));
+    // The daemon knows them.
+    let message = "there is no tunnel brunch; configured are: branch; did you mean branch?";
+    let refusal = Response::Failed {
+        message: message.into(),
+    };
+    let ((code, _, err), asked) = answered(&["status", "brunch"], &refusal)?;
+    let tunnel = Some("brunch".to_owned());
+    assert_eq!(asked, Request::Status { tunnel });
+    let want = format!("{message}\n");
+    assert_eq!((code, err), (Some(1), want));
     Ok(())
 }
 
@@ -337,11 +372,11 @@ fn a_daemon_of_another_version_or_without_sense_is_told_apart_from_a_refusal() -
     let answers: [(&[u8], &str); 4] = [
         (
             b"{\"version\":9,\"response\":\"done\"}\n",
-            "speaks version 9",
+            "speaks version 9 of the control protocol and this command 2\nAfter an upgrade, restart",
         ),
         (b"HTTP/1.1 400 Bad Request\n", "not a message"),
         (b"", "without an answer"),
-        (b"{\"version\":1,\"response\":\"do", "without an answer"),
+        (b"{\"version\":2,\"response\":\"do", "without an answer"),
     ];
     for (answer, want) in answers {
         let folder = tempfile::tempdir()?;
@@ -380,5 +415,186 @@ fn a_reader_that_has_gone_is_no_failure() -> Outcome {
     let (code, _, err) = said(&child.wait_with_output()?);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     daemon.join().map_err(|_| "the daemon's thread")??;
+    Ok(())
+}
+
+fn event(message: &str) -> Response {
+    let mut fields = serde_json::Map::new();
+    fields.insert("event".into(), "ping-sent".into());
+    fields.insert("attempt".into(), 1.into());
+    Response::Event {
+        record: Box::new(EventRecord {
+            time: "2026-01-02T03:04:05.678901Z".into(),
+            level: Level::Info,
+            message: message.into(),
+            tunnel: Some("branch".into()),
+            epoch: Some(3),
+            fields,
+        }),
+    }
+}
+
+/// A daemon that tells this, and then ends or, without `ends`, is silent until it is hung up on.
+fn telling(
+    arguments: &[&str],
+    answers: &[Response],
+    ends: bool,
+) -> Result<(Said, Request), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("control.sock");
+    let daemon = story(&socket, answers, ends)?;
+    let said = run(arguments, &socket)?;
+    let request = daemon.join().map_err(|_| "the daemon's thread")??;
+    Ok((said, decode(&request)?))
+}
+
+fn story(
+    socket: &Path,
+    answers: &[Response],
+    ends: bool,
+) -> Result<JoinHandle<std::io::Result<Vec<u8>>>, Box<dyn Error>> {
+    let listener = UnixListener::bind(socket)?;
+    let lines: Result<Vec<_>, _> = answers.iter().map(encode).collect();
+    let lines = lines?.concat();
+    Ok(thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut request = Vec::new();
+        BufReader::new(stream.try_clone()?).read_until(b'\n', &mut request)?;
+        stream.write_all(&lines)?;
+        if !ends {
+            // Until the command hangs up.
+            BufReader::new(stream).read_until(b'\n', &mut Vec::new())?;
+        }
+        Ok(request)
+    }))
+}
+
+#[test]
+fn events_that_are_kept_are_told_and_then_it_ends() -> Outcome {
+    let answers = [
+        event("control ping 1 sent"),
+        event("and more"),
+        Response::Done,
+    ];
+    let arguments = ["events", "--tunnel", "branch", "-n", "7", "--since", "10m"];
+    let ((code, out, err), asked) = telling(&arguments, &answers, false)?;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let want = "2026-01-02T03:04:05.678Z  INFO branch/3: control ping 1 sent\n\
+                2026-01-02T03:04:05.678Z  INFO branch/3: and more\n";
+    assert_eq!(out, want);
+    let wanted = EventsWanted {
+        follow: false,
+        tunnel: Some("branch".into()),
+        last: Some(7),
+        since_ms: Some(600_000),
+    };
+    assert_eq!(asked, Request::Events(wanted));
+    Ok(())
+}
+
+#[test]
+fn events_as_json_are_the_objects_of_the_log() -> Outcome {
+    let answers = [
+        event("control ping 1 sent"),
+        Response::LeftOut { count: 12 },
+        Response::Done,
+    ];
+    let ((code, out, _), _) = telling(&["events", "--json"], &answers, false)?;
+    assert_eq!(code, Some(0));
+    let lines: Result<Vec<serde_json::Value>, _> = out.lines().map(serde_json::from_str).collect();
+    let want = serde_json::json!({
+        "time": "2026-01-02T03:04:05.678901Z", "level": "info",
+        "message": "control ping 1 sent", "tunnel": "branch", "epoch": 3,
+        "event": "ping-sent", "attempt": 1,
+    });
+    let lines = lines?;
+    assert_eq!(lines[0], want);
+    assert_eq!(lines[1]["event"], "left-out");
+    assert_eq!(lines[1]["count"], 12);
+    Ok(())
+}
+
+#[test]
+fn who_follows_is_told_why_there_is_no_more_and_gets_exit_code_3() -> Outcome {
+    let ends: [(&[Response], &str); 2] = [
+        (
+            &[event("the last"), Response::Stopping],
+            "epochgated has stopped: there are no more events\n",
+        ),
+        (
+            &[event("the last")],
+            "epochgated has ended without a word; see its log (journalctl -u epochgated)\n",
+        ),
+    ];
+    for (answers, want) in ends {
+        let ((code, out, err), _) = telling(&["events", "--follow"], answers, true)?;
+        assert_eq!((code, err.as_str()), (Some(3), want));
+        assert!(out.ends_with("branch/3: the last\n"), "{out}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_follower_without_a_place_is_told_so() -> Outcome {
+    let message = "32 commands follow events already: end one of them".to_owned();
+    let answers = [Response::Failed { message }];
+    let ((code, _, err), _) = telling(&["events", "-f"], &answers, true)?;
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("32 commands follow"), "{err}");
+    Ok(())
+}
+
+/// A follower that has shown one event and waits for more.
+fn waiting_follower(socket: &Path) -> Result<std::process::Child, Box<dyn Error>> {
+    let mut child = epochgate(&["events", "--follow"], socket)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut out = BufReader::new(child.stdout.take().ok_or("a pipe")?);
+    let mut line = String::new();
+    out.read_line(&mut line)?;
+    assert!(line.contains("seen at once"), "{line}");
+    child.stdout = Some(out.into_inner());
+    Ok(child)
+}
+
+#[test]
+fn ctrl_c_is_how_following_ends_well() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("control.sock");
+    let daemon = story(&socket, &[event("seen at once")], false)?;
+    let child = waiting_follower(&socket)?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+    let (code, _, err) = said(&child.wait_with_output()?);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    daemon.join().map_err(|_| "the daemon's thread")??;
+    Ok(())
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_ends_following_though_nothing_happens() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("control.sock");
+    let daemon = story(&socket, &[event("seen at once")], false)?;
+    let mut child = waiting_follower(&socket)?;
+    drop(child.stdout.take());
+    let (code, _, err) = said(&child.wait_with_output()?);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    daemon.join().map_err(|_| "the daemon's thread")??;
+    Ok(())
+}
+
+#[test]
+fn watching_into_a_pipe_is_one_object_a_line_and_ends_with_the_daemon() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("control.sock");
+    let daemon = daemon(&socket, Some(encode(&report())?))?;
+    let arguments = ["status", "--json", "--watch=10ms"];
+    let (code, out, err) = run(&arguments, &socket)?;
+    daemon.join().map_err(|_| "the daemon's thread")??;
+    assert_eq!(code, Some(3), "{err}");
+    assert_eq!(out.lines().count(), 1);
+    serde_json::from_str::<StatusReport>(&out)?;
     Ok(())
 }

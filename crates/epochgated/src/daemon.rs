@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::addresses::Addresses;
 use crate::cli::Arguments;
 use crate::control::ControlServer;
+use crate::feed::Feed;
 use crate::kernel::Kernel;
 use crate::log;
 use crate::ping::Pinger;
@@ -55,12 +56,13 @@ pub fn main_with(arguments: &Arguments, crypto: Arc<dyn Crypto>) -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    log::start(arguments.log_format, settings.daemon.log);
+    let feed = Feed::new();
+    log::start(arguments.log_format, settings.daemon.log, feed.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(settings, config, crypto)),
+        Ok(runtime) => runtime.block_on(run(settings, config, crypto, feed)),
         Err(error) => Err(StartError::System {
             action: "cannot start",
             error,
@@ -79,6 +81,7 @@ async fn run(
     settings: Settings,
     config: Config,
     crypto: Arc<dyn Crypto>,
+    feed: Feed,
 ) -> Result<(), StartError> {
     startup::check_capabilities()?;
     let lock = Lock::take(&settings.daemon.state_dir)?;
@@ -108,7 +111,7 @@ async fn run(
     let (sender, receiver) = mpsc::channel(ADDRESSES_WAITING_MAX);
     let watching = tokio::spawn(addresses.tell(sender));
     let socket = &settings.daemon.socket;
-    let control = ControlServer::listen(socket).map_err(|error| StartError::Control {
+    let control = ControlServer::listen(socket, feed).map_err(|error| StartError::Control {
         socket: socket.clone(),
         error,
     })?;

@@ -108,6 +108,17 @@ impl Kernel {
         }
     }
 
+    /// An SA with what it has carried; `None` where it is gone.
+    pub async fn sa(&mut self, id: SaId) -> Option<SaEntry> {
+        let read = self.requests.sa(spec::sa_id(id)).await;
+        read.inspect_err(|error| tracing::debug!("{error}")).ok()
+    }
+
+    /// What an SA has carried; `None` where it is gone.
+    pub async fn usage(&mut self, id: SaId) -> Option<epochgate_xfrm::Usage> {
+        Some(self.sa(id).await?.usage)
+    }
+
     /// Waits for the next event that the controller must know of. Cancel-safe.
     ///
     /// # Errors

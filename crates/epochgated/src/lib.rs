@@ -17,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod feed;
 pub mod firewall;
 pub mod kernel;
 pub mod log;

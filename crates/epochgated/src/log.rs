@@ -8,17 +8,22 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use epochgate_config::LogLevel;
+use epochgate_control::{self as control, EventRecord};
 use epochgate_controller::event::{Event, Severity};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::LogFormat;
+use crate::feed::{self, Feed};
 
 /// Environment variable with a filter as `tracing-subscriber` reads it, for instance
 /// `epochgated=debug`.
@@ -28,18 +33,35 @@ const FILTER_VARIABLE: &str = "EPOCHGATE_LOG";
 const QUIET: &str = "netlink_proto=off,netlink_packet_core=off";
 /// The field that carries a controller event as JSON.
 const DETAIL: &str = "detail";
+/// The field that names a tunnel.
+const TUNNEL: &str = "tunnel";
+/// The field with an epoch's number.
+const EPOCH: &str = "epoch";
 
-/// Starts the log; later calls do nothing.
-pub fn start(format: LogFormat, level: LogLevel) {
+/// Starts the log, and gives what comes to `feed` too; later calls do nothing.
+pub fn start(format: LogFormat, level: LogLevel, feed: Feed) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE)
         .unwrap_or_else(|_| EnvFilter::new(format!("{},{QUIET}", level.as_filter())));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .event_format(Lines { format });
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(feed.with_filter(filter_fn(feed::is_event)));
     // Only a second call fails, in tests.
     let _ = subscriber.try_init();
+}
+
+/// A line of the log as the object that it is in JSON.
+#[must_use]
+pub fn record(event: &tracing::Event<'_>) -> EventRecord {
+    let mut fields = Fields::default();
+    event.record(&mut fields);
+    let mut time = String::new();
+    // Writing to a text does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    fields.into_record(time, *event.metadata().level())
 }
 
 /// Logs what the controller says.
@@ -69,14 +91,18 @@ where
         mut writer: Writer<'_>,
         event: &tracing::Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let level = event.metadata().level();
         match self.format {
-            LogFormat::Text => fields.write_text(&mut writer, &time, level),
-            LogFormat::Json => fields.write_json(&mut writer, &time, level),
+            LogFormat::Text => {
+                let mut fields = Fields::default();
+                event.record(&mut fields);
+                let mut time = String::new();
+                SystemTime.format_time(&mut Writer::new(&mut time))?;
+                fields.write_text(&mut writer, &time, event.metadata().level())
+            }
+            LogFormat::Json => {
+                let line = serde_json::to_string(&record(event)).map_err(|_| fmt::Error)?;
+                writeln!(writer, "{line}")
+            }
         }
     }
 }
@@ -91,40 +117,49 @@ struct Fields {
 impl Fields {
     fn write_text(&self, writer: &mut Writer<'_>, time: &str, level: &Level) -> fmt::Result {
         write!(writer, "{time} {level:>5} ")?;
-        if let Some(tunnel) = self.others.get("tunnel").and_then(Value::as_str) {
+        if let Some(tunnel) = self.others.get(TUNNEL).and_then(Value::as_str) {
             write!(writer, "{tunnel}")?;
-            if let Some(epoch) = self.others.get("epoch") {
+            if let Some(epoch) = self.others.get(EPOCH) {
                 write!(writer, "/{epoch}")?;
             }
             writer.write_str(": ")?;
         }
         writer.write_str(&self.message)?;
         for (name, value) in &self.others {
-            if name != "tunnel" && name != "epoch" {
+            if name != TUNNEL && name != EPOCH {
                 write!(writer, " {name}={value}")?;
             }
         }
         writeln!(writer)
     }
 
-    fn write_json(self, writer: &mut Writer<'_>, time: &str, level: &Level) -> fmt::Result {
-        let mut object = Map::new();
-        object.insert("time".to_owned(), time.into());
-        object.insert(
-            "level".to_owned(),
-            level.as_str().to_ascii_lowercase().into(),
-        );
-        object.insert("message".to_owned(), self.message.into());
-        object.extend(self.others);
+    /// All fields flat.
+    fn into_record(self, time: String, level: Level) -> EventRecord {
+        let mut fields = self.others;
         let detail = self
             .detail
             .and_then(|detail| serde_json::from_str::<Map<String, Value>>(&detail).ok());
-        for (name, value) in detail.into_iter().flatten() {
-            if !value.is_null() {
-                object.insert(name, value);
-            }
+        fields.extend(detail.into_iter().flatten());
+        fields.retain(|_, value| !value.is_null());
+        let tunnel = match fields.remove(TUNNEL) {
+            Some(Value::String(name)) => Some(name),
+            Some(_) | None => None,
+        };
+        let epoch = fields.remove(EPOCH).and_then(|number| number.as_u64());
+        EventRecord {
+            time,
+            level: match level {
+                Level::TRACE => control::Level::Trace,
+                Level::DEBUG => control::Level::Debug,
+                Level::INFO => control::Level::Info,
+                Level::WARN => control::Level::Warn,
+                Level::ERROR => control::Level::Error,
+            },
+            message: self.message,
+            tunnel,
+            epoch,
+            fields,
         }
-        writeln!(writer, "{}", Value::Object(object))
     }
 
     fn set(&mut self, field: &Field, value: Value) {

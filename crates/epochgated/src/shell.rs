@@ -4,7 +4,9 @@
 //! brings (the kernel's answers, a ping that could not be sent) goes in before anything new is
 //! waited for.
 
+mod chores;
 mod hears;
+mod report;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -15,15 +17,16 @@ use epochgate_control::{Request, Response};
 use epochgate_controller::config::{Config, TunnelName};
 use epochgate_controller::event::{Event, EventKind};
 use epochgate_controller::io::{
-    AddressSpec, Command, CommandId, CommandOutcome, Datagram, RouteSpec,
+    AddressSpec, Command, CommandId, CommandOutcome, Datagram, RouteSpec, XfrmOp,
 };
-use epochgate_controller::status::StatusReport;
 use epochgate_controller::{Controller, Input, Output, Timestamp};
 use sd_notify::NotifyState;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use self::chores::Chores;
 use self::hears::{Ears, Heard};
+use self::report::Waiting;
 use crate::control::Asked;
 use crate::firewall::{self, Finding};
 use crate::kernel::Kernel;
@@ -62,7 +65,7 @@ pub struct Shell {
     hands: Hands,
     pending: VecDeque<Input>,
     /// Who waits for which command's answer.
-    asked: HashMap<CommandId, oneshot::Sender<Response>>,
+    asked: HashMap<CommandId, Waiting>,
     last_command: u64,
     stop: Option<CommandId>,
     stopped: bool,
@@ -70,6 +73,7 @@ pub struct Shell {
     now: Timestamp,
     addresses: Vec<IpAddr>,
     firewall: Firewall,
+    chores: Chores,
 }
 
 /// What the examination of the firewall found, for `status`.
@@ -101,6 +105,7 @@ impl Shell {
                 results,
                 known: Vec::new(),
             },
+            chores: Chores::default(),
         }
     }
 
@@ -129,7 +134,8 @@ impl Shell {
         info!("ready");
         let mut stop_at = None;
         while !self.stopped {
-            ears.set_alarm(earliest(self.wake_at, stop_at))?;
+            let due = earliest(self.chores.due(), stop_at);
+            ears.set_alarm(earliest(self.wake_at, due))?;
             let heard = ears
                 .next(
                     &mut self.hands.kernel,
@@ -139,6 +145,7 @@ impl Shell {
                 )
                 .await?;
             self.react(heard).await?;
+            self.do_chores().await?;
             if self.stop.is_some() {
                 let at = *stop_at.get_or_insert(self.now + STOP_TIME);
                 if at <= self.now {
@@ -147,6 +154,7 @@ impl Shell {
                 }
             }
         }
+        ears.take_leave().await;
         let counters = self.hands.sockets.counters();
         debug!(?counters, "IKE sockets");
         Ok(())
@@ -194,12 +202,21 @@ impl Shell {
         while let Some(input) = self.pending.pop_front() {
             self.now = clock::now()?;
             self.controller.set_wall_clock(clock::wall());
+            let moved = if let Input::XfrmDone { op, .. } = &input {
+                self.chores.moved(*op)
+            } else {
+                None
+            };
             self.controller.handle(input, self.now);
             loop {
                 match self.controller.poll_output() {
                     Output::Wait(until, _why) => {
                         self.wake_at = until;
                         break;
+                    }
+                    Output::Event(event) => {
+                        log::event(&event);
+                        self.chores.event(&event, moved, self.now);
                     }
                     output => self.perform(output).await,
                 }
@@ -217,6 +234,12 @@ impl Shell {
                 }
             }
             Output::Xfrm(op, what) => {
+                if let XfrmOp::UpdatePolicies(policies) = &what
+                    && let Some(sa) = Chores::target(policies)
+                    && let Some(usage) = self.hands.kernel.usage(sa).await
+                {
+                    self.chores.moving(op, sa, usage.packets);
+                }
                 let result = self.hands.kernel.perform(what).await;
                 if let Err(error) = &result {
                     debug!("{error}");
@@ -227,10 +250,13 @@ impl Shell {
                 let interface = ping
                     .if_id
                     .and_then(|it| self.hands.kernel.interface_name(it));
-                if let Err(error) = self.hands.pinger.send(&ping, interface) {
-                    debug!("{error}");
-                    let nonce = ping.nonce;
-                    self.pending.push_back(Input::PingFailed { nonce, error });
+                match self.hands.pinger.send(&ping, interface) {
+                    Ok(()) => self.chores.pinged(ping.sa),
+                    Err(error) => {
+                        debug!("{error}");
+                        let nonce = ping.nonce;
+                        self.pending.push_back(Input::PingFailed { nonce, error });
+                    }
                 }
             }
             Output::FindSource(destination) => {
@@ -264,10 +290,9 @@ impl Shell {
                     warn!(tunnel = %told.tunnel, "cannot write down the DNS servers: {error}");
                 }
             }
-            Output::Event(event) => log::event(&event),
-            Output::Answer(id, outcome) => self.answer(id, outcome),
+            Output::Answer(id, outcome) => self.answer(id, outcome).await,
             // Handled where outputs are drained.
-            Output::Wait(..) => {}
+            Output::Event(_) | Output::Wait(..) => {}
         }
     }
 
@@ -303,7 +328,7 @@ impl Shell {
         }
     }
 
-    fn answer(&mut self, id: CommandId, outcome: CommandOutcome) {
+    async fn answer(&mut self, id: CommandId, outcome: CommandOutcome) {
         if self.stop == Some(id) {
             self.stopped = true;
         }
@@ -312,14 +337,11 @@ impl Shell {
         };
         let response = match outcome {
             CommandOutcome::Done => Response::Done,
-            CommandOutcome::Status(mut report) => {
-                self.firewall.add_to(&mut report);
-                Response::Status { report }
-            }
+            CommandOutcome::Status(report) => self.report(*report, client.tunnel).await,
             CommandOutcome::Failed(message) => Response::Failed { message },
         };
         // A client that hung up does not want it any more.
-        let _ = client.send(response);
+        let _ = client.answer.send(response);
     }
 
     async fn ask(&mut self, asked: Asked) -> io::Result<()> {
@@ -328,6 +350,7 @@ impl Shell {
             info!(tunnel, by, "asked to {what}");
             TunnelName(tunnel.into())
         };
+        let mut only = None;
         let command = match asked.request {
             Request::Up { tunnel } => Command::Up(told("start", tunnel)),
             Request::Down { tunnel } => Command::Down(told("go down", tunnel)),
@@ -336,7 +359,12 @@ impl Shell {
             Request::Reauthenticate { tunnel } => {
                 Command::Reauthenticate(told("authenticate anew", tunnel))
             }
-            Request::Status => Command::Status,
+            Request::Status { tunnel } => {
+                only = tunnel;
+                Command::Status
+            }
+            // The control socket answers it.
+            Request::Events(_) => Command::Status,
             Request::Reload => {
                 info!(by, "asked to reload the configuration");
                 let response = self.reload().await?;
@@ -345,9 +373,13 @@ impl Shell {
             }
         };
         let id = self.next_command();
-        self.asked.insert(id, asked.answer);
+        let waiting = Waiting {
+            answer: asked.answer,
+            tunnel: only,
+        };
+        self.asked.insert(id, waiting);
         // Answers to clients that hung up come late or never: forget them.
-        self.asked.retain(|_, client| !client.is_closed());
+        self.asked.retain(|_, client| !client.answer.is_closed());
         self.hear(Input::Command(id, command)).await
     }
 
@@ -376,11 +408,31 @@ impl Shell {
     async fn configure(&mut self, config: Config) -> io::Result<()> {
         let findings = self.firewall.sender.clone();
         let examined = config.clone();
+        let names = config.tunnels.iter().map(|it| it.name.clone()).collect();
+        self.chores.keep(&names, self.now);
         tokio::spawn(async move {
             // Only a shell that is gone does not want to know.
             let _ = findings.send(firewall::examine(&examined).await).await;
         });
         self.hear(Input::Configure(config)).await
+    }
+
+    /// What is due beside the controller's own timers.
+    async fn do_chores(&mut self) -> io::Result<()> {
+        if self.chores.due().is_none() {
+            return Ok(());
+        }
+        let now = clock::now()?;
+        while let Some(release) = self.chores.next_release(now) {
+            // An SA that is gone counts nothing.
+            if let Some(usage) = self.hands.kernel.usage(release.sa).await {
+                self.chores.counted(release, usage.packets, clock::now()?);
+            }
+        }
+        if let Some(summary) = self.chores.summary(now) {
+            notify(&[NotifyState::Status(&summary)]);
+        }
+        Ok(())
     }
 
     async fn begin_stop(&mut self) -> io::Result<()> {
@@ -412,23 +464,6 @@ impl Shell {
             }
         }
         self.firewall.known = findings;
-    }
-}
-
-impl Firewall {
-    /// Shows what was found with the tunnels that it is about.
-    fn add_to(&self, report: &mut StatusReport) {
-        for tunnel in &mut report.tunnels {
-            let found = self
-                .known
-                .iter()
-                .filter(|finding| *finding.tunnel.0 == *tunnel.name)
-                .map(|finding| finding.text.clone());
-            let texts: Vec<String> = tunnel.last_error.take().into_iter().chain(found).collect();
-            if !texts.is_empty() {
-                tunnel.last_error = Some(texts.join("; "));
-            }
-        }
     }
 }
 

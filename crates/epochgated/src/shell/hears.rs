@@ -63,6 +63,11 @@ impl Ears {
         })
     }
 
+    /// Tells those who follow events that the daemon ends.
+    pub(super) async fn take_leave(&self) {
+        self.sources.control.take_leave().await;
+    }
+
     pub(super) fn set_alarm(&mut self, at: Option<Timestamp>) -> io::Result<()> {
         self.alarm.set(at)
     }
