@@ -124,6 +124,7 @@ impl Shell {
         self.hear(Input::Addresses(addresses)).await?;
         let left = self.hands.virtual_addresses.own();
         self.hear(Input::LeftAddresses(left)).await?;
+        let examined = config.clone();
         self.configure(config).await?;
         match self.hands.routes.remove_leftovers().await {
             Ok(0) => {}
@@ -132,6 +133,8 @@ impl Shell {
         }
         notify(&[NotifyState::Ready]);
         info!("ready");
+        // Other programs do that, and starting them takes a while.
+        self.examine(examined);
         let mut stop_at = None;
         while !self.stopped {
             let due = earliest(self.chores.due(), stop_at);
@@ -390,6 +393,7 @@ impl Shell {
                 if daemon != self.settings.daemon {
                     warn!("what changed in [daemon] takes effect when epochgated starts again");
                 }
+                self.examine(config.clone());
                 self.configure(config).await?;
                 info!("configuration reloaded");
                 Response::Done
@@ -405,16 +409,20 @@ impl Shell {
         Ok(response)
     }
 
+    /// A new configuration takes effect.
     async fn configure(&mut self, config: Config) -> io::Result<()> {
-        let findings = self.firewall.sender.clone();
-        let examined = config.clone();
         let names = config.tunnels.iter().map(|it| it.name.clone()).collect();
         self.chores.keep(&names, self.now);
+        self.hear(Input::Configure(config)).await
+    }
+
+    /// Looks for rules of the firewall that spoil what this configuration protects.
+    fn examine(&self, config: Config) {
+        let findings = self.firewall.sender.clone();
         tokio::spawn(async move {
             // Only a shell that is gone does not want to know.
-            let _ = findings.send(firewall::examine(&examined).await).await;
+            let _ = findings.send(firewall::examine(&config).await).await;
         });
-        self.hear(Input::Configure(config)).await
     }
 
     /// What is due beside the controller's own timers.
