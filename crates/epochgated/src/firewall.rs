@@ -5,20 +5,14 @@
 //! said loudly, with the rule and its cure. The rules are read with `nft` and `iptables-save` where
 //! these are installed; without them nothing is known and nothing is said.
 
-mod iptables;
-mod nft;
-mod rules;
-
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use epochgate_controller::config::{Config, TunnelConfig, TunnelName};
-use ipnet::IpNet;
+use epochgate_controller::config::{Config, TunnelName};
+use epochgate_host::firewall::{BaseChain, Hook, Packet, iptables, nft, protected_traffic};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
-
-use self::rules::{Chains, Traffic};
 
 /// Time that each program gets.
 const PROGRAM_TIME: Duration = Duration::from_secs(5);
@@ -34,22 +28,12 @@ pub struct Finding {
     pub text: String,
 }
 
-/// A base chain of source NAT, with the chains of its table.
-#[derive(Clone, Debug)]
-struct SourceNat {
-    chains: Chains,
-    base: String,
-    /// `None`: both families.
-    ipv6: Option<bool>,
-    cure: &'static str,
-}
-
 /// Examines the host's rules for all tunnels.
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut chains = Vec::new();
     if let Some(json) = output_of("nft", &["--json", "list", "ruleset"]).await {
         match nft::read(&json) {
-            Ok(found) => chains.extend(found),
+            Ok(found) => chains.extend(found.chains),
             Err(error) => tracing::debug!("cannot read the ruleset of nft: {error}"),
         }
     }
@@ -60,30 +44,31 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         ("ip6tables-legacy-save", true),
     ] {
         if let Some(text) = output_of(program, &["-t", "nat"]).await {
-            chains.push(iptables::read(&String::from_utf8_lossy(&text), ipv6));
+            chains.extend(iptables::read(&String::from_utf8_lossy(&text), ipv6));
         }
     }
     findings(config, &chains)
 }
 
-fn findings(config: &Config, chains: &[SourceNat]) -> Vec<Finding> {
+fn findings(config: &Config, chains: &[BaseChain]) -> Vec<Finding> {
     let mut findings = BTreeSet::new();
     for tunnel in &config.tunnels {
-        for traffic in traffic_of(tunnel) {
+        for (source, destination) in protected_traffic(tunnel) {
+            let traffic = Packet {
+                to_protect: Some(true),
+                ..Packet::between(source, destination)
+            };
             for chain in chains {
-                let other_family = chain
-                    .ipv6
-                    .is_some_and(|ipv6| ipv6 != traffic.source.addr().is_ipv6());
-                if other_family {
+                if chain.hook != Hook::Postrouting {
                     continue;
                 }
-                if let Some(rule) = rules::rewriting(&chain.chains, &chain.base, traffic) {
+                if let Some(rule) = chain.rewriting(&traffic) {
                     findings.insert(Finding {
                         tunnel: tunnel.name.clone(),
                         text: format!(
-                            "a source NAT rule may rewrite traffic from {} to {} so that it leaves \
-                             in clear ({}); {}",
-                            traffic.source, traffic.destination, rule.name, chain.cure
+                            "a source NAT rule may rewrite traffic from {source} to {destination} \
+                             so that it leaves in clear ({rule}); {}",
+                            chain.source_nat_cure()
                         ),
                     });
                 }
@@ -91,24 +76,6 @@ fn findings(config: &Config, chains: &[SourceNat]) -> Vec<Finding> {
         }
     }
     findings.into_iter().collect()
-}
-
-fn traffic_of(tunnel: &TunnelConfig) -> impl Iterator<Item = Traffic> {
-    tunnel.local_traffic.iter().flat_map(move |source| {
-        tunnel
-            .remote_traffic
-            .iter()
-            .filter(move |destination| {
-                let same_family = source.addr().is_ipv4() == destination.addr().is_ipv4();
-                // Masquerading the outer address itself changes nothing.
-                let outer = tunnel.local.address.map(IpNet::from) == Some(source.trunc());
-                same_family && !outer
-            })
-            .map(move |destination| Traffic {
-                source: *source,
-                destination: *destination,
-            })
-    })
 }
 
 /// What a program prints; `None` when it is not installed, fails, or takes too long.

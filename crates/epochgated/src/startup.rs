@@ -6,13 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
+use epochgate_host::port;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use crate::sysctl::SettingError;
 use crate::udp::OpenError;
-
-mod port;
 
 /// Name of the lock in the state directory.
 const LOCK: &str = "epochgated.lock";

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use epochgate_controller::crypto::{Cipher, Integrity};
+use epochgate_controller::REQIDS;
 use epochgate_controller::io::{
     self, PING_MARK, PolicyAction, PolicyDirection, PolicyKey, PolicyScope, PolicySpec,
     SaDirection, SaSpec, XfrmError,
 };
-use epochgate_controller::{REQIDS, Secret};
+use epochgate_host::esp;
 use epochgate_xfrm::{
     Encap, EventThresholds, Key, Mark, Policy, PolicyId, PortMatch, Prefix, Protection,
     ReplayWindow, Reqid, Sa, SaFlags, SaId, Selector, Spi, SpiRequest, Template,
@@ -42,7 +42,7 @@ pub(super) fn sa(spec: &SaSpec) -> Sa {
         spec.id.destination,
         Spi::from(spec.id.spi.0),
         Reqid(spec.reqid),
-        protection(spec.cipher, &spec.key),
+        esp::protection(spec.cipher, spec.key.expose()),
     );
     // The inner family may differ from the outer one.
     sa.flags = SaFlags::AF_UNSPEC;
@@ -75,27 +75,6 @@ pub(super) fn event_thresholds(direction: SaDirection) -> EventThresholds {
             report_first: false,
         }
         | SaDirection::Outbound => EventThresholds::SILENT,
-    }
-}
-
-/// The algorithms by the kernel's names. Key material is encryption key, then salt or integrity
-/// key; the kernel takes an AEAD's key and salt as one.
-fn protection(cipher: Cipher, material: &Secret) -> Protection {
-    match cipher {
-        Cipher::AesGcm128 | Cipher::AesGcm256 => {
-            Protection::aes_gcm_16(Key::from(material.expose()))
-        }
-        Cipher::ChaCha20Poly1305 => Protection::chacha20_poly1305(Key::from(material.expose())),
-        Cipher::AesCbc(_, integrity) => {
-            let at = cipher.key_len().min(material.len());
-            let (encryption, authentication) = material.expose().split_at(at);
-            let keys = (Key::from(encryption), Key::from(authentication));
-            match integrity {
-                Integrity::HmacSha256 => Protection::aes_cbc_hmac_sha256_128(keys.0, keys.1),
-                Integrity::HmacSha384 => Protection::aes_cbc_hmac_sha384_192(keys.0, keys.1),
-                Integrity::HmacSha512 => Protection::aes_cbc_hmac_sha512_256(keys.0, keys.1),
-            }
-        }
     }
 }
 
@@ -229,7 +208,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use epochgate_controller::crypto::AesKey;
+    use epochgate_controller::crypto::{AesKey, Cipher, Integrity};
     use epochgate_controller::io::{Encapsulation, SequenceNumbers};
 
     use super::super::read;

@@ -2,10 +2,14 @@
 
 use std::fs;
 
+/// The tables of UDP sockets.
+const TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+
 /// Name and number of the process that has a UDP socket with this local port in our network
 /// namespace; `None` where it can't be found out.
-pub(super) fn holder(port: u16) -> Option<String> {
-    let inodes: Vec<String> = ["/proc/self/net/udp", "/proc/self/net/udp6"]
+#[must_use]
+pub fn holder(port: u16) -> Option<String> {
+    let inodes: Vec<String> = TABLES
         .into_iter()
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| inodes_of(&table, port))
@@ -34,6 +38,15 @@ pub(super) fn holder(port: u16) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether there is a UDP socket with this local port in our network namespace.
+#[must_use]
+pub fn is_taken(port: u16) -> bool {
+    TABLES
+        .into_iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .any(|table| !inodes_of(&table, port).is_empty())
 }
 
 /// The inodes of the sockets with this local port, from a table of `/proc/net`.
