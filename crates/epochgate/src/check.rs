@@ -13,7 +13,7 @@ use crate::terminal::Paint;
 const NAMED_MAX: usize = 16;
 
 /// The time at which certificates must be valid.
-fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     UnixTime(since.map_or(0, |since| since.as_secs()))
 }

@@ -14,7 +14,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the daemon's configuration is installed.
-const DEFAULT_CONFIG: &str = "/etc/epochgate/epochgate.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/epochgate/epochgate.toml";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -24,6 +24,13 @@ Exit codes:
   3  the daemon is not running, or it ended while its events were followed
   4  the daemon's socket may not be used by this user
   5  no answer in time; the daemon goes on with what was asked";
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  a tunnel can work: nothing was found that prevents it
+  1  something prevents it, or takes its protection away
+  2  a mistake in the command line or in the configuration file
+  4  it can't be told: this user may not see something that decides (run it as root)";
 
 /// Asks the epochgate daemon, and checks its configuration.
 ///
@@ -118,6 +125,29 @@ pub enum Command {
         /// As JSON, one object a line: the same as in the daemon's log in JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Look whether a tunnel can work on this machine, and say what to do if not.
+    ///
+    /// It looks at the kernel, its settings, privileges, ports, other key daemons, firewall rules
+    /// and the path to the peers. It needs no daemon and changes nothing; run it as root, or it says
+    /// what it could not see. With a configuration it is about its tunnels.
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor {
+        /// Only these tunnels of the configuration.
+        #[arg(value_name = "TUNNEL")]
+        tunnels: Vec<String>,
+        /// The configuration file [default: /etc/epochgate/epochgate.toml, if there is one].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Directory of policy templates instead of the one that the file names.
+        #[arg(long, value_name = "DIR")]
+        policies: Option<PathBuf>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+        /// Ask the kernel what it can do, in a network namespace of its own, for another process.
+        #[arg(long, hide = true)]
+        probe: bool,
     },
     /// Look for mistakes in a configuration file, without a daemon.
     ///

@@ -69,6 +69,9 @@ pub(crate) enum Failure {
     /// Mistakes in the configuration, already rendered.
     #[error("{0}")]
     Mistakes(String),
+    /// The doctor has said all that is to be said; this is the exit code.
+    #[error("a tunnel may not work here")]
+    Diagnosed(u8),
 }
 
 impl Failure {
@@ -85,6 +88,7 @@ impl Failure {
             Self::NotRunning(_) | Self::Stopped | Self::Gone => 3,
             Self::NotAllowed(_) => 4,
             Self::TimedOut(_) => 5,
+            Self::Diagnosed(code) => *code,
         })
     }
 }

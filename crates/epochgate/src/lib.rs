@@ -8,12 +8,14 @@ mod check;
 pub mod cli;
 mod client;
 mod events;
+mod doctor;
 mod failure;
 mod interrupt;
 mod status;
 mod terminal;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use epochgate_control::{EventsWanted, Request, Response};
@@ -32,6 +34,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        // Its report was the answer.
+        Err(Failure::Diagnosed(code)) => ExitCode::from(code),
         Err(failure) => {
             // Nobody is left to hear of a failure to say so.
             let _ = writeln!(io::stderr(), "{failure}");
@@ -118,6 +122,25 @@ fn run(arguments: &Arguments, screen: &mut Screen) -> Result<(), Failure> {
             };
             events::show(&client, wanted, *json, screen)
         }
+        Command::Doctor { probe: true, .. } => doctor::probe(screen),
+        Command::Doctor {
+            tunnels,
+            config,
+            policies,
+            json,
+            probe: false,
+        } => doctor::doctor(
+            &doctor::Question {
+                tunnels,
+                config: config.as_deref(),
+                default_config: Path::new(cli::DEFAULT_CONFIG),
+                policies: policies.clone(),
+                socket: &arguments.socket,
+                json: *json,
+                now: check::now(),
+            },
+            screen,
+        ),
         Command::Check { file, policies } => screen.write(&check::check(file, policies.clone())?),
     }
 }
