@@ -94,6 +94,13 @@ pub fn server_config_between(local: &[&str], remote: &[&str], more: &str) -> Str
     )
 }
 
+/// Writes a configuration and its pre-shared key into the host's folder, and returns the file.
+pub fn write_configuration(host: &Host, config: &str) -> PathBuf {
+    write_psk(host);
+    write_config(host, config);
+    host.folder().join("epochgate.toml")
+}
+
 /// A running `epochgated`.
 #[derive(Debug)]
 pub struct Epochgate {
