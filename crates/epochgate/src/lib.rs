@@ -7,8 +7,8 @@
 mod check;
 pub mod cli;
 mod client;
-mod events;
 mod doctor;
+mod events;
 mod failure;
 mod interrupt;
 mod status;
