@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 
 use netlink_sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_XFRM};
+use tokio::time::timeout;
 
 use crate::event_socket::{is_overrun, read_events};
 use crate::exchange::Exchange;
@@ -13,9 +15,9 @@ use crate::request::{self, Batch, Query, body};
 use crate::socket::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 use crate::wire::writer::Writer;
 use crate::{
-    Cause, DefaultActions, EventGroup, EventState, EventThresholds, Op, Operation, Policy,
-    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
-    XfrmEvent,
+    Cause, DefaultActions, DumpEnd, EventGroup, EventState, EventThresholds, Op, Operation, Policy,
+    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaFilter, SaRef, SadInfo, SpdInfo, SpiRequest,
+    XfrmError, XfrmEvent, dump,
 };
 
 /// An asynchronous socket to the kernel's SAD and SPD, with the operations of
@@ -83,9 +85,40 @@ impl AsyncSocket {
     /// Lists the SAD: [`Socket::sas`](crate::Socket::sas).
     ///
     /// # Errors
-    /// [`Cause::Interrupted`].
+    /// As the socket fails.
     pub async fn sas(&mut self) -> Result<Vec<SaEntry>> {
-        self.list(&request::list_sas()).await
+        let mut entries = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            entries.clear();
+            let end = self.for_each_sa(&SaFilter::ALL, |entry| push(&mut entries, entry));
+            if !end.await?.changed {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Hands the entries of the SAD to `visit` one by one:
+    /// [`Socket::for_each_sa`](crate::Socket::for_each_sa).
+    ///
+    /// # Errors
+    /// [`Cause::Invalid`] for a filter of two address families, EPERM without CAP_NET_ADMIN.
+    pub async fn for_each_sa(
+        &mut self,
+        filter: &SaFilter,
+        visit: impl FnMut(SaEntry) -> ControlFlow<()>,
+    ) -> Result<DumpEnd> {
+        let before = self.sad_info().await?.sas;
+        let exchange = self
+            .query(&request::list_sas(), body::sa_filter(filter), visit)
+            .await?;
+        let mut end = exchange.into_end()?;
+        if !end.stopped {
+            let after = self.sad_info().await?.sas;
+            let is_whole = *filter == SaFilter::ALL;
+            dump::compare_counts(&mut end, before.into(), after.into(), is_whole);
+        }
+        Ok(end)
     }
 
     /// Lets the kernel choose an SPI: [`Socket::allocate_spi`](crate::Socket::allocate_spi).
@@ -133,9 +166,38 @@ impl AsyncSocket {
     /// Lists the SPD: [`Socket::policies`](crate::Socket::policies).
     ///
     /// # Errors
-    /// [`Cause::Interrupted`].
+    /// As the socket fails.
     pub async fn policies(&mut self) -> Result<Vec<PolicyEntry>> {
-        self.list(&request::list_policies()).await
+        let mut entries = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            entries.clear();
+            let end = self.for_each_policy(|entry| push(&mut entries, entry));
+            if !end.await?.changed {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Hands the entries of the SPD to `visit` one by one:
+    /// [`Socket::for_each_policy`](crate::Socket::for_each_policy).
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN.
+    pub async fn for_each_policy(
+        &mut self,
+        visit: impl FnMut(PolicyEntry) -> ControlFlow<()>,
+    ) -> Result<DumpEnd> {
+        let before = self.spd_info().await?.policies();
+        let exchange = self
+            .query(&request::list_policies(), body::none, visit)
+            .await?;
+        let mut end = exchange.into_end()?;
+        if !end.stopped {
+            let after = self.spd_info().await?.policies();
+            dump::compare_counts(&mut end, before, after, true);
+        }
+        Ok(end)
     }
 
     /// Reads an SA's event state: [`Socket::event_state`](crate::Socket::event_state).
@@ -191,7 +253,9 @@ impl AsyncSocket {
     pub async fn batch(&mut self, ops: &[Op<'_>]) -> Vec<Result<()>> {
         let mut batch = Batch::new(ops);
         while let Some(mut chunk) = batch.next_chunk(&mut self.sequence) {
-            let outcome = self.run(&chunk.writer, &mut chunk.exchange).await;
+            let outcome = self
+                .run(&chunk.writer, &mut chunk.exchange, ControlFlow::Continue)
+                .await;
             batch.finish_chunk(chunk, outcome);
         }
         batch.into_results()
@@ -206,41 +270,43 @@ impl AsyncSocket {
         query: &Query<T>,
         put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
     ) -> Result<T> {
-        self.query(query, put_body).await?.into_item()
-    }
-
-    async fn list<T>(&mut self, query: &Query<T>) -> Result<Vec<T>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let exchange = self.query(query, body::none).await?;
-            if !exchange.was_interrupted() {
-                return exchange.into_items();
-            }
-        }
-        Err(XfrmError::new(query.operation, Cause::Interrupted))
+        let mut item = None;
+        let exchange = self
+            .query(query, put_body, |answer| {
+                item.get_or_insert(answer);
+                ControlFlow::Continue(())
+            })
+            .await?;
+        exchange.into_item(item)
     }
 
     async fn query<T>(
         &mut self,
         query: &Query<T>,
         put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
+        take: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<Exchange<T>> {
         let mut writer = Writer::new();
         let mut exchange = query.begin(&mut writer, &mut self.sequence, put_body)?;
-        self.run(&writer, &mut exchange)
+        self.run(&writer, &mut exchange, take)
             .await
             .map_err(|cause| XfrmError::new(query.operation, cause))?;
         Ok(exchange)
     }
 
-    async fn run<T>(&mut self, request: &Writer, exchange: &mut Exchange<T>) -> Result<(), Cause> {
+    async fn run<T>(
+        &mut self,
+        request: &Writer,
+        exchange: &mut Exchange<T>,
+        take: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Cause> {
         if self.stale {
             self.discard_stale();
         }
         self.stale = true;
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request, exchange)).await;
+        let outcome = self.exchange(request, exchange, take).await;
         self.inbox.wipe();
-        let outcome = answered.unwrap_or(Err(Cause::NoAnswer));
-        self.stale = outcome.is_err();
+        self.stale = !exchange.is_finished();
         outcome
     }
 
@@ -248,17 +314,23 @@ impl AsyncSocket {
         &mut self,
         request: &Writer,
         exchange: &mut Exchange<T>,
+        mut take: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Cause> {
         let kernel = SocketAddr::new(KERNEL_PORT, 0);
-        poll_fn(|context| self.socket.poll_send_to(context, request.bytes(), &kernel))
+        let sent = poll_fn(|context| self.socket.poll_send_to(context, request.bytes(), &kernel));
+        timeout(ANSWER_TIMEOUT, sent)
             .await
+            .map_err(|_| Cause::NoAnswer)?
             .map_err(|error| Cause::of(&error))?;
-        while !exchange.is_finished() {
-            let sender = receive(&self.socket, &mut self.inbox)
+        while !exchange.is_finished() && !exchange.was_stopped() {
+            let sender = timeout(ANSWER_TIMEOUT, receive(&self.socket, &mut self.inbox))
                 .await
+                .map_err(|_| Cause::NoAnswer)?
                 .map_err(|error| Cause::of(&error))?;
             if let Some(datagram) = self.inbox.datagram(&sender) {
-                exchange.absorb(datagram).map_err(Cause::Malformed)?;
+                exchange
+                    .absorb(datagram, &mut take)
+                    .map_err(Cause::Malformed)?;
             }
         }
         Ok(())
@@ -350,6 +422,11 @@ impl AsyncEventSocket {
     }
 }
 
+fn push<T>(entries: &mut Vec<T>, entry: T) -> ControlFlow<()> {
+    entries.push(entry);
+    ControlFlow::Continue(())
+}
+
 fn open(receive_buffer: usize) -> Result<TokioSocket> {
     let prepared = TokioSocket::new(NETLINK_XFRM).and_then(|mut socket| {
         netlink::prepare(socket.socket_mut(), receive_buffer)?;
@@ -383,6 +460,7 @@ mod tests {
     ) {
         is_send(&socket.add_sa(sa));
         is_send(&socket.sas());
+        is_send(&socket.for_each_policy(|_| ControlFlow::Continue(())));
         is_send(&socket.batch(&[Op::AddSa(sa)]));
         is_send(&events.next());
     }

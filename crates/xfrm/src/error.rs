@@ -71,6 +71,10 @@ impl Operation {
                 | Self::SetEventThresholds(_)
         )
     }
+
+    fn is_a_list(self) -> bool {
+        matches!(self, Self::ListSas | Self::ListPolicies)
+    }
 }
 
 impl fmt::Display for Operation {
@@ -134,8 +138,6 @@ pub enum Cause {
     NoAnswer,
     /// The kernel's answer makes no sense.
     Malformed(DecodeError),
-    /// The tables changed under every attempt to list them.
-    Interrupted,
     /// What was asked for can't be said to the kernel.
     Invalid(&'static str),
     /// An earlier message of the batch broke the socket: this one was never sent.
@@ -197,11 +199,7 @@ impl XfrmError {
     pub fn errno(&self) -> Option<i32> {
         match self.cause {
             Cause::Refused { errno, .. } | Cause::Socket { errno } => Some(errno),
-            Cause::NoAnswer
-            | Cause::Malformed(_)
-            | Cause::Interrupted
-            | Cause::Invalid(_)
-            | Cause::NotSent => None,
+            Cause::NoAnswer | Cause::Malformed(_) | Cause::Invalid(_) | Cause::NotSent => None,
         }
     }
 
@@ -266,6 +264,13 @@ impl XfrmError {
                 Some("there is a policy with this selector, mark and direction already")
             }
             libc::ESRCH => Some("there is no such SA"),
+            libc::EBUSY if self.operation.is_a_list() => {
+                Some("another list is still being read from this socket: try again")
+            }
+            libc::ENOBUFS => Some(
+                "the answers did not fit into the socket's receive buffer: raise \
+                 net.core.rmem_max, or ask for less at once",
+            ),
             libc::ENOENT if self.operation == Operation::ReadCounters => {
                 Some("the kernel was built without CONFIG_XFRM_STATISTICS")
             }
@@ -310,7 +315,6 @@ impl fmt::Display for Cause {
             }
             Self::NoAnswer => f.write_str("the kernel did not answer"),
             Self::Malformed(error) => write!(f, "the kernel's answer is malformed: {error}"),
-            Self::Interrupted => f.write_str("the tables kept changing while they were listed"),
             Self::Invalid(reason) => f.write_str(reason),
             Self::NotSent => f.write_str("not sent, because an earlier request failed"),
         }

@@ -38,6 +38,24 @@ pub struct SpdInfo {
     pub hash_threshold_v6: Option<HashThreshold>,
 }
 
+impl SpdInfo {
+    /// All policies, sockets' own included.
+    #[must_use]
+    pub fn policies(&self) -> u64 {
+        [
+            self.inbound,
+            self.outbound,
+            self.forward,
+            self.socket_inbound,
+            self.socket_outbound,
+            self.socket_forward,
+        ]
+        .into_iter()
+        .map(u64::from)
+        .sum()
+    }
+}
+
 /// Policies with prefixes at least this long are found by a hash, the others by a search tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HashThreshold {

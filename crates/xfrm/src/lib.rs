@@ -17,6 +17,7 @@ mod algorithm;
 #[cfg(feature = "tokio")]
 mod async_socket;
 pub mod counters;
+mod dump;
 mod error;
 mod event;
 mod event_socket;
@@ -36,6 +37,7 @@ mod wire;
 pub use algorithm::{Aead, Cipher, Compression, Integrity, Protection};
 #[cfg(feature = "tokio")]
 pub use async_socket::{AsyncEventSocket, AsyncSocket};
+pub use dump::{DumpEnd, SaFilter};
 pub use error::{Cause, DecodeError, Operation, Problem, Result, XfrmError};
 pub use event::{
     Acquire, EventFlags, EventGroup, EventState, EventThresholds, Expire, Mapping, PolicyExpire,

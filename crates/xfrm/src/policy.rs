@@ -328,3 +328,16 @@ pub struct PolicyEntry {
     /// When a packet last met it, in seconds since 1970.
     pub last_used: Option<u64>,
 }
+
+impl PolicyEntry {
+    /// A policy that nothing met yet. What the kernel reports comes from a socket; this is for
+    /// tests of whatever reads it.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            usage: Usage::default(),
+            last_used: None,
+        }
+    }
+}

@@ -17,7 +17,8 @@ use crate::wire::writer::Writer;
 use crate::wire::{event, info, policy, sa};
 use crate::{
     Cause, DecodeError, DefaultActions, EventFlags, EventState, EventThresholds, Operation, Policy,
-    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaFilter, SaRef, SadInfo, SpdInfo, SpiRequest,
+    XfrmError,
 };
 
 /// Something to change, as a member of a batch.
@@ -244,12 +245,7 @@ impl<T> Query<T> {
         put_body(writer)
             .map_err(|reason| XfrmError::new(self.operation, Cause::Invalid(reason)))?;
         end_message(writer, start);
-        Ok(Exchange::reading(
-            *sequence,
-            self.operation,
-            self.dump,
-            self.read,
-        ))
+        Ok(Exchange::reading(*sequence, self.operation, self.read))
     }
 }
 
@@ -343,7 +339,8 @@ fn read_policy(kind: u16, body: &[u8]) -> Result<Option<PolicyEntry>, DecodeErro
 /// Bodies of queries that need no caller's value.
 pub(crate) mod body {
     use super::{
-        EventFlags, EventThresholds, PolicyId, SaRef, SpiRequest, Writer, event, policy, sa,
+        EventFlags, EventThresholds, PolicyId, SaFilter, SaRef, SpiRequest, Writer, event, policy,
+        sa,
     };
 
     pub(crate) fn none(_: &mut Writer) -> Result<(), &'static str> {
@@ -355,6 +352,10 @@ pub(crate) mod body {
     pub(crate) fn flags(writer: &mut Writer) -> Result<(), &'static str> {
         writer.zeros(4);
         Ok(())
+    }
+
+    pub(crate) fn sa_filter(filter: &SaFilter) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
+        move |writer| sa::put_filter(writer, filter)
     }
 
     pub(crate) fn sa(sa: &SaRef) -> impl Fn(&mut Writer) -> Result<(), &'static str> {
@@ -386,9 +387,16 @@ pub(crate) mod body {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use crate::wire::frame;
-    use crate::{SaId, Spi};
+    use crate::{DumpEnd, Key, Protection, Reqid, SaId, Spi};
+
+    /// Acknowledgements are all that comes.
+    fn nothing((): ()) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 
     fn delete(number: u32) -> Op<'static> {
         let spi = Spi::new(number).expect("not zero");
@@ -437,7 +445,7 @@ mod tests {
             let (last, _) = *sent.last().expect("not empty");
             chunk
                 .exchange
-                .absorb(&answer(last, 0))
+                .absorb(&answer(last, 0), &mut nothing)
                 .expect("well framed");
             assert!(chunk.exchange.is_finished());
             batch.finish_chunk(chunk, Ok(()));
@@ -454,7 +462,7 @@ mod tests {
         let mut chunk = batch.next_chunk(&mut sequence).expect("something to send");
         chunk
             .exchange
-            .absorb(&answer(3, libc::ESRCH))
+            .absorb(&answer(3, libc::ESRCH), &mut nothing)
             .expect("well framed");
         assert!(!chunk.exchange.is_finished());
         batch.finish_chunk(chunk, Err(Cause::NoAnswer));
@@ -483,45 +491,128 @@ mod tests {
         for stale in [0, 41, 43, u32::MAX] {
             chunk
                 .exchange
-                .absorb(&answer(stale, libc::EPERM))
+                .absorb(&answer(stale, libc::EPERM), &mut nothing)
                 .expect("well framed");
             assert!(!chunk.exchange.is_finished());
         }
-        chunk.exchange.absorb(&answer(42, 0)).expect("well framed");
+        chunk
+            .exchange
+            .absorb(&answer(42, 0), &mut nothing)
+            .expect("well framed");
         assert!(chunk.exchange.is_finished());
     }
 
+    fn listing() -> Exchange<SaEntry> {
+        list_sas()
+            .begin(&mut Writer::new(), &mut 0, body::none)
+            .expect("it can be said")
+    }
+
+    fn put_message(writer: &mut Writer, kind: u16, flags: u16, body: &[u8]) {
+        let start = begin_message(writer, kind, flags, 1);
+        writer.put(body);
+        end_message(writer, start);
+    }
+
+    fn end(flags: u16, errno: i32) -> Vec<u8> {
+        let mut writer = Writer::new();
+        put_message(&mut writer, frame::DONE, flags, &(-errno).to_ne_bytes());
+        writer.bytes().to_vec()
+    }
+
+    fn absorb_all(list: &mut Exchange<SaEntry>, datagram: &[u8]) -> Vec<SaEntry> {
+        let mut entries = Vec::new();
+        list.absorb(datagram, &mut |entry| {
+            entries.push(entry);
+            ControlFlow::Continue(())
+        })
+        .expect("well framed");
+        entries
+    }
+
+    fn sa_body(number: u32) -> Vec<u8> {
+        let (source, destination) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let spi = Spi::new(number).expect("not zero");
+        let protection = Protection::aes_gcm_16(Key::new(vec![7; 20]));
+        let sa = Sa::esp_tunnel(source, destination, spi, Reqid(1), protection);
+        let mut writer = Writer::new();
+        sa::put_sa(&mut writer, &sa).expect("it can be said");
+        writer.bytes().to_vec()
+    }
+
     #[test]
-    fn a_list_ends_with_its_end_and_knows_when_it_was_interrupted() {
-        let mut sequence = 0;
-        let listing = |sequence: &mut u32| {
-            list_sas()
-                .begin(&mut Writer::new(), sequence, body::none)
-                .expect("it can be said")
-        };
-        let end = |sequence: u32, flags: u16, errno: i32| {
-            let mut writer = Writer::new();
-            let start = begin_message(&mut writer, frame::DONE, flags, sequence);
-            writer.put(&(-errno).to_ne_bytes());
-            end_message(&mut writer, start);
-            writer.bytes().to_vec()
-        };
-        let mut whole = listing(&mut sequence);
-        whole.absorb(&end(1, 0, 0)).expect("well framed");
-        assert!(whole.is_finished() && !whole.was_interrupted());
-        assert_eq!(whole.into_items(), Ok(Vec::new()));
+    fn a_list_ends_with_its_end_and_knows_when_the_kernel_says_that_it_changed() {
+        let mut whole = listing();
+        assert_eq!(absorb_all(&mut whole, &end(0, 0)), []);
+        assert!(whole.is_finished());
+        assert_eq!(whole.into_end(), Ok(DumpEnd::default()));
 
-        let mut interrupted = listing(&mut sequence);
-        interrupted
-            .absorb(&end(2, netlink_packet_core::NLM_F_DUMP_INTR, 0))
-            .expect("well framed");
-        assert!(interrupted.is_finished() && interrupted.was_interrupted());
+        let mut interrupted = listing();
+        absorb_all(
+            &mut interrupted,
+            &end(netlink_packet_core::NLM_F_DUMP_INTR, 0),
+        );
+        assert!(interrupted.is_finished());
+        assert!(interrupted.into_end().expect("no error").changed);
 
-        let mut failed = listing(&mut sequence);
-        failed
-            .absorb(&end(3, 0, libc::ENOMEM))
-            .expect("well framed");
-        let error = failed.into_items().expect_err("the kernel gave up");
+        let mut failed = listing();
+        absorb_all(&mut failed, &end(0, libc::ENOMEM));
+        let error = failed.into_end().expect_err("the kernel gave up");
         assert_eq!(error.errno(), Some(libc::ENOMEM));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_hides_no_other() {
+        let mut datagram = Writer::new();
+        put_message(&mut datagram, XFRM_MSG_NEWSA, 0, &sa_body(1));
+        put_message(&mut datagram, XFRM_MSG_NEWSA, 0, &[1, 2, 3]);
+        put_message(&mut datagram, XFRM_MSG_NEWSA, 0, &sa_body(2));
+        let mut list = listing();
+        let entries = absorb_all(&mut list, datagram.bytes());
+        let spis: Vec<_> = entries.iter().map(|it| it.sa.spi).collect();
+        assert_eq!(spis, [Spi::new(1), Spi::new(2)]);
+        absorb_all(&mut list, &end(0, 0));
+        let end = list.into_end().expect("no error");
+        assert_eq!((end.visited, end.unreadable), (2, 1));
+        let error = end.first_unreadable.expect("one was not readable");
+        assert_eq!(error.what, "xfrm_usersa_info");
+    }
+
+    #[test]
+    fn a_list_that_is_broken_off_hands_on_nothing_more() {
+        let mut datagram = Writer::new();
+        for number in 1..=3 {
+            put_message(&mut datagram, XFRM_MSG_NEWSA, 0, &sa_body(number));
+        }
+        let mut list = listing();
+        let mut visits = 0;
+        let mut visit = |_| {
+            visits += 1;
+            if visits == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        list.absorb(datagram.bytes(), &mut visit)
+            .expect("well framed");
+        list.absorb(datagram.bytes(), &mut visit)
+            .expect("well framed");
+        assert_eq!(visits, 2);
+        assert!(list.was_stopped() && !list.is_finished());
+        let end = list.into_end().expect("no error");
+        assert_eq!((end.visited, end.stopped), (2, true));
+    }
+
+    #[test]
+    fn one_answer_that_cannot_be_read_is_an_error() {
+        let mut datagram = Writer::new();
+        put_message(&mut datagram, XFRM_MSG_NEWSA, 0, &[1, 2, 3]);
+        let mut list = listing();
+        absorb_all(&mut list, datagram.bytes());
+        let error = list.into_item(None).expect_err("nothing to read");
+        assert!(matches!(error.cause(), Cause::Malformed(_)), "{error}");
+        let error = listing().into_item(None).expect_err("no answer");
+        assert_eq!(error.cause(), &Cause::NoAnswer);
     }
 }

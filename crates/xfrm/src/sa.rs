@@ -344,6 +344,22 @@ pub struct SaEntry {
     pub acquire_sequence: u32,
 }
 
+impl SaEntry {
+    /// An SA that nothing became of yet. What the kernel reports comes from a socket; this is for
+    /// tests of whatever reads it.
+    #[must_use]
+    pub fn new(sa: Sa) -> Self {
+        Self {
+            sa,
+            usage: Usage::default(),
+            faults: SaFaults::default(),
+            replay: None,
+            last_used: None,
+            acquire_sequence: 0,
+        }
+    }
+}
+
 /// What an SA or a policy has carried (kernel: `xfrm_lifetime_cur`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Usage {

@@ -1,6 +1,7 @@
 //! The blocking socket: requests go to the kernel, which answers before the call returns.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -13,15 +14,16 @@ use crate::netlink::{self, Inbox, KERNEL_PORT, REQUEST_BUFFER};
 use crate::request::{self, Batch, Query, body};
 use crate::wire::writer::Writer;
 use crate::{
-    Cause, DefaultActions, EventState, EventThresholds, Op, Operation, Policy, PolicyEntry,
-    PolicyId, Result, Sa, SaEntry, SaRef, SadInfo, SpdInfo, SpiRequest, XfrmError,
+    Cause, DefaultActions, DumpEnd, EventState, EventThresholds, Op, Operation, Policy,
+    PolicyEntry, PolicyId, Result, Sa, SaEntry, SaFilter, SaRef, SadInfo, SpdInfo, SpiRequest,
+    XfrmError, dump,
 };
 
 /// How long to wait for an answer. The kernel answers while it takes the request, so this passes
 /// only where an answer was lost.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a list that changed while it was read is read again.
-pub(crate) const DUMP_ATTEMPTS: usize = 10;
+/// How often a whole list is read at most, to get one during which nothing changed.
+pub(crate) const DUMP_ATTEMPTS: usize = 3;
 
 /// A blocking socket to the kernel's SAD and SPD.
 ///
@@ -103,12 +105,61 @@ impl Socket {
         self.query_one(&request::get_sa(&sa), body::sa(&sa))
     }
 
-    /// Lists the SAD.
+    /// Lists the SAD, all of it at once: [`for_each_sa`](Self::for_each_sa) does with less memory.
+    ///
+    /// It is listed again if it changed meanwhile, up to three times in all. What still changed
+    /// during the last one may be missing, and so does an entry that can't be read:
+    /// [`for_each_sa`](Self::for_each_sa) tells of both.
     ///
     /// # Errors
-    /// [`Cause::Interrupted`] if it changed during every attempt.
+    /// As the socket fails.
     pub fn sas(&mut self) -> Result<Vec<SaEntry>> {
-        self.list(&request::list_sas())
+        self.collect(|socket, entries| {
+            socket.for_each_sa(&SaFilter::ALL, |entry| {
+                entries.push(entry);
+                ControlFlow::Continue(())
+            })
+        })
+    }
+
+    /// Hands the entries of the SAD to `visit` one by one, as the kernel lists them (GETSA): newest
+    /// first. No more than one datagram of them (32 KiB) is kept at any time.
+    ///
+    /// An entry that can't be read hides no other one: [`DumpEnd::unreadable`] counts them. SAs
+    /// that come or go meanwhile are no error: see [`DumpEnd::changed`]. `visit` may break the list
+    /// off; the socket stays usable, but its next call first takes the rest of the list off the
+    /// kernel, so drop it instead if nothing else is asked of it.
+    ///
+    /// ```no_run
+    /// use std::ops::ControlFlow;
+    ///
+    /// use epochgate_xfrm::{SaFilter, Socket};
+    ///
+    /// let mut packets = 0;
+    /// let to_us = SaFilter::ALL.to_destination("192.0.2.1/32".parse()?);
+    /// let end = Socket::open()?.for_each_sa(&to_us, |entry| {
+    ///     packets += entry.usage.packets;
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// println!("{} SAs brought {packets} packets", end.visited);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Cause::Invalid`] for a filter of two address families, EPERM without CAP_NET_ADMIN.
+    pub fn for_each_sa(
+        &mut self,
+        filter: &SaFilter,
+        visit: impl FnMut(SaEntry) -> ControlFlow<()>,
+    ) -> Result<DumpEnd> {
+        let before = self.sad_info()?.sas;
+        let mut end = self.dump(&request::list_sas(), body::sa_filter(filter), visit)?;
+        if !end.stopped {
+            let after = self.sad_info()?.sas;
+            let is_whole = *filter == SaFilter::ALL;
+            dump::compare_counts(&mut end, before.into(), after.into(), is_whole);
+        }
+        Ok(end)
     }
 
     /// Lets the kernel choose an SPI (ALLOCSPI). The larval SA that keeps it lives for
@@ -159,12 +210,40 @@ impl Socket {
         self.query_one(&request::get_policy(id), body::policy(id))
     }
 
-    /// Lists the SPD, sockets' own policies included.
+    /// Lists the SPD, sockets' own policies included, all of it at once:
+    /// [`for_each_policy`](Self::for_each_policy) does with less memory. Listed again and possibly
+    /// lacking entries as [`sas`](Self::sas) says.
     ///
     /// # Errors
-    /// [`Cause::Interrupted`] if it changed during every attempt.
+    /// As the socket fails.
     pub fn policies(&mut self) -> Result<Vec<PolicyEntry>> {
-        self.list(&request::list_policies())
+        self.collect(|socket, entries| {
+            socket.for_each_policy(|entry| {
+                entries.push(entry);
+                ControlFlow::Continue(())
+            })
+        })
+    }
+
+    /// Hands the entries of the SPD to `visit` one by one, sockets' own policies included, as
+    /// [`for_each_sa`](Self::for_each_sa) does with SAs. The kernel filters none of them.
+    ///
+    /// A policy that is updated meanwhile is replaced by a new one, and so may be missing: see
+    /// [`DumpEnd::changed`].
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN.
+    pub fn for_each_policy(
+        &mut self,
+        visit: impl FnMut(PolicyEntry) -> ControlFlow<()>,
+    ) -> Result<DumpEnd> {
+        let before = self.spd_info()?.policies();
+        let mut end = self.dump(&request::list_policies(), body::none, visit)?;
+        if !end.stopped {
+            let after = self.spd_info()?.policies();
+            dump::compare_counts(&mut end, before, after, true);
+        }
+        Ok(end)
     }
 
     /// Reads an SA's sequence numbers, counters and event thresholds (GETAE).
@@ -218,7 +297,7 @@ impl Socket {
     pub fn batch(&mut self, ops: &[Op<'_>]) -> Vec<Result<()>> {
         let mut batch = Batch::new(ops);
         while let Some(mut chunk) = batch.next_chunk(&mut self.sequence) {
-            let outcome = self.run(&chunk.writer, &mut chunk.exchange);
+            let outcome = self.run(&chunk.writer, &mut chunk.exchange, ControlFlow::Continue);
             batch.finish_chunk(chunk, outcome);
         }
         batch.into_results()
@@ -233,54 +312,85 @@ impl Socket {
         query: &Query<T>,
         put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
     ) -> Result<T> {
-        self.query(query, put_body)?.into_item()
+        let mut item = None;
+        let exchange = self.query(query, put_body, |answer| {
+            item.get_or_insert(answer);
+            ControlFlow::Continue(())
+        })?;
+        exchange.into_item(item)
     }
 
-    fn list<T>(&mut self, query: &Query<T>) -> Result<Vec<T>> {
+    fn dump<T>(
+        &mut self,
+        query: &Query<T>,
+        put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
+        visit: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<DumpEnd> {
+        self.query(query, put_body, visit)?.into_end()
+    }
+
+    fn collect<T>(
+        &mut self,
+        mut list: impl FnMut(&mut Self, &mut Vec<T>) -> Result<DumpEnd>,
+    ) -> Result<Vec<T>> {
+        let mut entries = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
-            let exchange = self.query(query, body::none)?;
-            if !exchange.was_interrupted() {
-                return exchange.into_items();
+            entries.clear();
+            if !list(self, &mut entries)?.changed {
+                break;
             }
         }
-        Err(XfrmError::new(query.operation, Cause::Interrupted))
+        Ok(entries)
     }
 
     fn query<T>(
         &mut self,
         query: &Query<T>,
         put_body: impl FnOnce(&mut Writer) -> Result<(), &'static str>,
+        take: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<Exchange<T>> {
         let mut writer = Writer::new();
         let mut exchange = query.begin(&mut writer, &mut self.sequence, put_body)?;
-        self.run(&writer, &mut exchange)
+        self.run(&writer, &mut exchange, take)
             .map_err(|cause| XfrmError::new(query.operation, cause))?;
         Ok(exchange)
     }
 
-    fn run<T>(&mut self, request: &Writer, exchange: &mut Exchange<T>) -> Result<(), Cause> {
+    fn run<T>(
+        &mut self,
+        request: &Writer,
+        exchange: &mut Exchange<T>,
+        take: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Cause> {
         if self.stale {
             self.discard_stale();
         }
         self.stale = true;
-        let outcome = self.exchange(request, exchange);
+        let outcome = self.exchange(request, exchange, take);
         self.inbox.wipe();
-        self.stale = outcome.is_err();
+        self.stale = !exchange.is_finished();
         outcome
     }
 
-    fn exchange<T>(&mut self, request: &Writer, exchange: &mut Exchange<T>) -> Result<(), Cause> {
+    fn exchange<T>(
+        &mut self,
+        request: &Writer,
+        exchange: &mut Exchange<T>,
+        mut take: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Cause> {
         let kernel = SocketAddr::new(KERNEL_PORT, 0);
         self.socket
             .send_to(request.bytes(), &kernel, 0)
             .map_err(|error| Cause::of(&error))?;
-        while !exchange.is_finished() {
+        while !exchange.is_finished() && !exchange.was_stopped() {
             let (_, sender) = match self.socket.recv_from(self.inbox.buffer(), 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 received => received.map_err(|error| Cause::of(&error))?,
             };
             if let Some(datagram) = self.inbox.datagram(&sender) {
-                exchange.absorb(datagram).map_err(Cause::Malformed)?;
+                exchange
+                    .absorb(datagram, &mut take)
+                    .map_err(Cause::Malformed)?;
             }
         }
         Ok(())

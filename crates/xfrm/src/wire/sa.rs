@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 
 use netlink_packet_xfrm::constants::{
-    TCP_ENCAP_ESPINTCP, UDP_ENCAP_ESPINUDP, XFRM_STATE_ESN, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH,
-    XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR, XFRMA_ENCAP,
-    XFRMA_ETIMER_THRESH, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_MARK, XFRMA_MTIMER_THRESH,
-    XFRMA_OFFLOAD_DEV, XFRMA_REPLAY_ESN_VAL, XFRMA_REPLAY_THRESH, XFRMA_REPLAY_VAL,
+    TCP_ENCAP_ESPINTCP, UDP_ENCAP_ESPINUDP, XFRM_STATE_ESN, XFRMA_ADDRESS_FILTER, XFRMA_ALG_AEAD,
+    XFRMA_ALG_AUTH, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR,
+    XFRMA_ENCAP, XFRMA_ETIMER_THRESH, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_MARK, XFRMA_MTIMER_THRESH,
+    XFRMA_OFFLOAD_DEV, XFRMA_PROTO, XFRMA_REPLAY_ESN_VAL, XFRMA_REPLAY_THRESH, XFRMA_REPLAY_VAL,
     XFRMA_SA_EXTRA_FLAGS, XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
 };
 use netlink_packet_xfrm::{
@@ -22,9 +22,9 @@ use super::{
 };
 use crate::{Aead, Cipher};
 use crate::{
-    Compression, DecodeError, Encap, EncapKind, Integrity, Mark, Mode, Offload, Protection,
+    Compression, DecodeError, Encap, EncapKind, Integrity, Mark, Mode, Offload, Prefix, Protection,
     Protocol, ReplayState, ReplayWindow, Reqid, Sa, SaDirection, SaEntry, SaExtraFlags, SaFaults,
-    SaFlags, SaId, SaRef, Spi, SpiRequest,
+    SaFilter, SaFlags, SaId, SaRef, Spi, SpiRequest,
 };
 
 /// `XFRMA_SA_DIR`, Linux 6.10.
@@ -407,6 +407,43 @@ pub(crate) fn split_id(body: &[u8]) -> Result<(UserSaId, &[u8]), DecodeError> {
 pub(crate) fn put_ref(writer: &mut Writer, sa: &SaRef) {
     writer.structure(&id_to_wire(&sa.id));
     put_mark(writer, XFRMA_MARK, sa.mark);
+}
+
+/// Writes what follows the header of a XFRM_MSG_GETSA that asks for a list: attributes alone
+/// (`xfrm_dump_sa`).
+pub(crate) fn put_filter(writer: &mut Writer, filter: &SaFilter) -> Result<(), &'static str> {
+    let SaFilter {
+        protocol,
+        source,
+        destination,
+    } = *filter;
+    if let Some(protocol) = protocol {
+        writer.attribute_bytes(XFRMA_PROTO, &[protocol.number()]);
+    }
+    let family = match (source, destination) {
+        (None, None) => return Ok(()),
+        (Some(one), None) | (None, Some(one)) => family_of(one.address()),
+        (Some(one), Some(other)) => {
+            if family_of(one.address()) != family_of(other.address()) {
+                return Err("source and destination of a filter must be of one family");
+            }
+            family_of(one.address())
+        }
+    };
+    let to_wire = |prefix: Option<Prefix>| {
+        prefix.map_or((Address::default(), 0), |prefix| {
+            (Address::from_ip(&prefix.address()), prefix.length())
+        })
+    };
+    let ((source, source_length), (destination, destination_length)) =
+        (to_wire(source), to_wire(destination));
+    writer.attribute(XFRMA_ADDRESS_FILTER, |writer| {
+        writer.structure(&source);
+        writer.structure(&destination);
+        writer.put(&family.to_ne_bytes());
+        writer.put(&[source_length, destination_length]);
+    });
+    Ok(())
 }
 
 /// Writes the body of XFRM_MSG_ALLOCSPI.

@@ -1,6 +1,7 @@
 //! Round trips of whatever can be said, and survival of whatever can be received.
 
 use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 
 use proptest::collection::vec;
 use proptest::option;
@@ -219,7 +220,8 @@ proptest! {
     fn random_datagrams_are_survived(datagram in vec(any::<u8>(), 0..200)) {
         read_events(&datagram, &mut std::collections::VecDeque::new());
         let operations = vec![Operation::ListSas; 3];
-        let _refused = Exchange::acknowledged(1, operations).absorb(&datagram);
+        let _refused = Exchange::acknowledged(1, operations)
+            .absorb(&datagram, &mut ControlFlow::Continue);
     }
 
     #[test]
@@ -233,7 +235,8 @@ proptest! {
         let start = frame::begin_message(&mut writer, kind, flags, sequence);
         writer.put(&body);
         frame::end_message(&mut writer, start);
-        let _refused = Exchange::acknowledged(1, vec![Operation::ListSas; 3]).absorb(writer.bytes());
+        let _refused = Exchange::acknowledged(1, vec![Operation::ListSas; 3])
+            .absorb(writer.bytes(), &mut ControlFlow::Continue);
     }
 
     #[test]
