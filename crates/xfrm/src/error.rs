@@ -12,6 +12,7 @@ pub type Result<T, E = XfrmError> = std::result::Result<T, E>;
 
 /// What was being done when an error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// Opening a netlink socket.
     Open,
@@ -121,6 +122,7 @@ pub struct XfrmError {
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// The kernel refused it.
     Refused {
@@ -334,6 +336,7 @@ pub struct DecodeError {
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Problem {
     /// It is shorter than it must be.
     Short {

@@ -10,12 +10,13 @@ use std::num::NonZeroU32;
 use bitflags::bitflags;
 
 use crate::{
-    DecodeError, Mark, PolicyEntry, PolicyId, Protocol, RawAttribute, ReplayState, Reqid, SaEntry,
-    SaId, Selector, Template, Usage,
+    DecodeError, Mark, PolicyEntry, PolicyId, Protocol, RawAttribute, ReplayState, Reqid,
+    SaDirection, SaEntry, SaId, Selector, Template, Usage,
 };
 
 /// A multicast group of XFRM events (kernel: `XFRMNLGRP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum EventGroup {
     /// Packets that wait for an SA. With a listener here, held packets raise ACQUIRE, and each
     /// leaves a larval SA for `net.core.xfrm_acq_expires` (30 s).
@@ -38,6 +39,18 @@ pub enum EventGroup {
 }
 
 impl EventGroup {
+    /// All of them, in the kernel's order.
+    pub const ALL: [Self; 8] = [
+        Self::Acquire,
+        Self::Expire,
+        Self::Sa,
+        Self::Policy,
+        Self::Aevents,
+        Self::Report,
+        Self::Migrate,
+        Self::Mapping,
+    ];
+
     pub(crate) const fn number(self) -> u32 {
         match self {
             Self::Acquire => 1,
@@ -135,9 +148,32 @@ pub struct Acquire {
     pub policy: PolicyEntry,
     /// The number to give to [`SpiRequest::acquire_sequence`](crate::SpiRequest).
     pub sequence: u32,
+    /// The CPU that wants an SA of its own, counted from 0 (RFC 9611, Linux 6.13).
+    pub cpu: Option<u32>,
 }
 
 impl Acquire {
+    /// A packet that met `policy` and wants an SA between these two. What the kernel tells comes
+    /// from an event socket; this is for tests of whatever reads it.
+    #[must_use]
+    pub fn new(
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: Protocol,
+        packet: Selector,
+        policy: PolicyEntry,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            protocol,
+            packet,
+            policy,
+            sequence: 0,
+            cpu: None,
+        }
+    }
+
     /// The template that no SA fits: the one with the addresses and protocol of the SA wanted.
     #[must_use]
     pub fn template(&self) -> Option<&Template> {
@@ -167,6 +203,14 @@ pub struct Expire {
     pub hard: bool,
 }
 
+impl Expire {
+    /// The end of an SA, or the warning of it, for tests of whatever reads it.
+    #[must_use]
+    pub fn new(entry: SaEntry, hard: bool) -> Self {
+        Self { entry, hard }
+    }
+}
+
 /// A policy that reached a limit (kernel: `xfrm_user_polexpire`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -175,6 +219,14 @@ pub struct PolicyExpire {
     pub entry: PolicyEntry,
     /// It is gone.
     pub hard: bool,
+}
+
+impl PolicyExpire {
+    /// The end of a policy, or the warning of it, for tests of whatever reads it.
+    #[must_use]
+    pub fn new(entry: PolicyEntry, hard: bool) -> Self {
+        Self { entry, hard }
+    }
 }
 
 /// A NAT mapping that changed (kernel: `xfrm_user_mapping`).
@@ -198,6 +250,22 @@ pub struct Mapping {
     pub new_port: u16,
     /// Attributes behind the structure.
     pub other: Vec<RawAttribute>,
+}
+
+impl Mapping {
+    /// A peer that moved from one address and port to another, for tests of whatever reads it.
+    #[must_use]
+    pub fn new(id: SaId, reqid: Reqid, old: (IpAddr, u16), new: (IpAddr, u16)) -> Self {
+        Self {
+            id,
+            reqid,
+            old_address: old.0,
+            old_port: old.1,
+            new_address: new.0,
+            new_port: new.1,
+            other: Vec::new(),
+        }
+    }
 }
 
 bitflags! {
@@ -249,8 +317,34 @@ pub struct EventState {
     pub mark: Option<Mark>,
     /// The SA's xfrm interface.
     pub if_id: Option<NonZeroU32>,
+    /// The SA's direction, where the kernel knows one (Linux 6.10).
+    pub direction: Option<SaDirection>,
+    /// The CPU that the SA is for, counted from 0 (Linux 6.13).
+    pub cpu: Option<u32>,
     /// Attributes this crate does not know.
     pub other: Vec<RawAttribute>,
+}
+
+impl EventState {
+    /// An SA of which nothing else is told, for tests of whatever reads it.
+    #[must_use]
+    pub fn new(id: SaId, source: IpAddr, reqid: Reqid) -> Self {
+        Self {
+            id,
+            source,
+            reqid,
+            flags: EventFlags::default(),
+            replay: None,
+            usage: None,
+            replay_threshold: None,
+            timer_threshold: None,
+            mark: None,
+            if_id: None,
+            direction: None,
+            cpu: None,
+            other: Vec::new(),
+        }
+    }
 }
 
 /// When an SA sends events (`XFRMA_REPLAY_THRESH`, `XFRMA_ETIMER_THRESH`); `None` leaves a

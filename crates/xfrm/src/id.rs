@@ -116,14 +116,21 @@ impl fmt::Display for Protocol {
 
 /// How an SA wraps packets (kernel: `XFRM_MODE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mode {
     /// The payload alone is protected, the IP header stays (RFC 4301 §4.1).
     Transport,
     /// A whole packet is protected inside a new one (RFC 4301 §4.1).
     Tunnel,
+    /// Route optimization (Mobile IPv6, RFC 6275).
+    RouteOptimization,
+    /// Inbound trigger (Mobile IPv6).
+    InTrigger,
     /// Bound End-to-End Tunnel.
     Beet,
-    /// Any other number the kernel reports (route optimization, in-trigger, IP-TFS).
+    /// Whole packets, aggregated and fragmented (IP-TFS, RFC 9347; Linux 6.14).
+    Iptfs,
+    /// Any other number the kernel reports.
     Other(u8),
 }
 
@@ -134,7 +141,10 @@ impl Mode {
         match self {
             Self::Transport => 0,
             Self::Tunnel => 1,
+            Self::RouteOptimization => 2,
+            Self::InTrigger => 3,
             Self::Beet => 4,
+            Self::Iptfs => 5,
             Self::Other(number) => number,
         }
     }
@@ -145,7 +155,10 @@ impl Mode {
         match number {
             0 => Self::Transport,
             1 => Self::Tunnel,
+            2 => Self::RouteOptimization,
+            3 => Self::InTrigger,
             4 => Self::Beet,
+            5 => Self::Iptfs,
             other => Self::Other(other),
         }
     }
@@ -156,7 +169,10 @@ impl fmt::Display for Mode {
         match self {
             Self::Transport => f.write_str("transport"),
             Self::Tunnel => f.write_str("tunnel"),
+            Self::RouteOptimization => f.write_str("ro"),
+            Self::InTrigger => f.write_str("in_trigger"),
             Self::Beet => f.write_str("beet"),
+            Self::Iptfs => f.write_str("iptfs"),
             Self::Other(number) => write!(f, "mode {number}"),
         }
     }

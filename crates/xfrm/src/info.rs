@@ -4,6 +4,7 @@ use crate::PolicyAction;
 
 /// The SAD (kernel: `XFRMA_SAD_CNT`, `xfrmu_sadhinfo`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct SadInfo {
     /// SAs.
     pub sas: u32,
@@ -15,6 +16,7 @@ pub struct SadInfo {
 
 /// The SPD (kernel: `xfrmu_spdinfo`, `xfrmu_spdhinfo`, `xfrmu_spdhthresh`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct SpdInfo {
     /// `in` policies.
     pub inbound: u32,

@@ -16,6 +16,7 @@
 mod algorithm;
 #[cfg(feature = "tokio")]
 mod async_socket;
+mod attribute;
 pub mod counters;
 mod dump;
 mod error;
@@ -37,6 +38,7 @@ mod wire;
 pub use algorithm::{Aead, Cipher, Compression, Integrity, Protection};
 #[cfg(feature = "tokio")]
 pub use async_socket::{AsyncEventSocket, AsyncSocket};
+pub use attribute::{Iptfs, Offload, OffloadFlags, RawAttribute, SecurityContext};
 pub use dump::{DumpEnd, SaFilter};
 pub use error::{Cause, DecodeError, Operation, Problem, Result, XfrmError};
 pub use event::{
@@ -53,8 +55,8 @@ pub use policy::{
 };
 pub use request::Op;
 pub use sa::{
-    Encap, EncapKind, Limit, Limits, Offload, RawAttribute, ReplayState, ReplayWindow, Sa,
-    SaDirection, SaEntry, SaExtraFlags, SaFaults, SaFlags, SpiRequest, Usage,
+    Encap, EncapKind, Limit, Limits, ReplayState, ReplayWindow, Sa, SaDirection, SaEntry,
+    SaExtraFlags, SaFaults, SaFlags, SpiRequest, Usage,
 };
 pub use selector::{InvalidSelector, PortMatch, Prefix, Selector};
 pub use socket::Socket;

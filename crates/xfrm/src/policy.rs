@@ -6,7 +6,10 @@ use std::num::NonZeroU32;
 
 use bitflags::bitflags;
 
-use crate::{Limits, Mark, Mode, Protocol, RawAttribute, Reqid, Selector, Spi, Usage};
+use crate::{
+    Limits, Mark, Mode, Offload, Protocol, RawAttribute, Reqid, SecurityContext, Selector, Spi,
+    Usage,
+};
 
 /// When a policy is consulted (kernel: `XFRM_POLICY_IN`, `_OUT`, `_FWD`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,13 +74,15 @@ pub enum PolicyAction {
 }
 
 bitflags! {
-    /// Flags of a policy (kernel: `XFRM_POLICY_LOCALOK`, `_ICMP`).
+    /// Flags of a policy (kernel: `XFRM_POLICY_LOCALOK`, `_ICMP`, `_CPU_ACQUIRE`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PolicyFlags: u8 {
         /// A socket's own policy may override this one.
         const LOCAL_OK = 1;
         /// Cover ICMP errors about covered packets.
         const ICMP = 2;
+        /// Raise an ACQUIRE for each CPU that has no SA of its own (RFC 9611, Linux 6.13).
+        const CPU_ACQUIRE = 4;
         /// What a newer kernel may report.
         const _ = !0;
     }
@@ -114,6 +119,10 @@ pub struct Policy {
     pub share: u8,
     /// It is in the table of sub-policies (Mobile IPv6).
     pub sub_policy: bool,
+    /// Hardware offload, always of whole packets (Linux 6.2).
+    pub offload: Option<Offload>,
+    /// The label of a security module, such as SELinux.
+    pub security_context: Option<SecurityContext>,
     /// Attributes this crate does not know, in the order read. They are written back as they are.
     pub other: Vec<RawAttribute>,
 }
@@ -138,6 +147,8 @@ impl Policy {
             flags: PolicyFlags::default(),
             share: 0,
             sub_policy: false,
+            offload: None,
+            security_context: None,
             other: Vec::new(),
         }
     }

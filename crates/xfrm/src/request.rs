@@ -23,6 +23,7 @@ use crate::{
 
 /// Something to change, as a member of a batch.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Op<'a> {
     /// See [`Socket::add_sa`](crate::Socket::add_sa).
     AddSa(&'a Sa),

@@ -1,15 +1,15 @@
 //! Security associations: what a key daemon installs ([`Sa`]) and what the kernel reports back
 //! ([`SaEntry`]: the same with its counters).
 
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
+use crate::{
+    Iptfs, Mark, Mode, Offload, Protection, Protocol, RawAttribute, Reqid, SaId, SecurityContext,
+    Selector, Spi,
+};
 use bitflags::bitflags;
-use zeroize::{Zeroize, ZeroizeOnDrop};
-
-use crate::{Mark, Mode, Protection, Protocol, Reqid, SaId, Selector, Spi};
 
 bitflags! {
     /// Flags of an SA (kernel: `XFRM_STATE_*`).
@@ -52,7 +52,7 @@ bitflags! {
 
 /// A security association to install (kernel: `xfrm_usersa_info` and its attributes).
 ///
-/// Build one with [`Sa::esp_tunnel`] or [`Sa::esp_transport`] and set what differs. `Debug` shows
+/// Build one with [`Sa::esp_tunnel`], [`Sa::esp_transport`] or [`Sa::new`] and set what differs. `Debug` shows
 /// the lengths of keys only, and keys are wiped when the value is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -93,7 +93,8 @@ pub struct Sa {
     pub flags: SaFlags,
     /// More flags.
     pub extra_flags: SaExtraFlags,
-    /// The direction, where the kernel knows one (Linux 6.10).
+    /// The direction, where the kernel knows one (Linux 6.10). It then refuses what makes no sense
+    /// for the direction: an outbound SA has a replay window of 0, for instance.
     pub direction: Option<SaDirection>,
     /// After how many packets an aevent is sent; `Some(0)` for never. `None` takes
     /// `net.core.xfrm_aevent_rseqth` (2). Awaiting the first packet: `Some(1)`, which works with
@@ -111,6 +112,16 @@ pub struct Sa {
     pub care_of: Option<IpAddr>,
     /// Hardware offload.
     pub offload: Option<Offload>,
+    /// The CPU that the SA is for (RFC 9611), counted from 0. It needs a
+    /// [`direction`](Self::direction) (`XFRMA_SA_PCPU`, Linux 6.13).
+    pub cpu: Option<u32>,
+    /// How long the peer may hear nothing until the kernel sends a NAT keepalive (RFC 3948 §4), in
+    /// seconds; for outbound SAs with encapsulation (`XFRMA_NAT_KEEPALIVE_INTERVAL`, Linux 6.11).
+    pub nat_keepalive_interval_seconds: Option<u32>,
+    /// The label of a security module, such as SELinux.
+    pub security_context: Option<SecurityContext>,
+    /// How packets are aggregated and fragmented, in [`Mode::Iptfs`] (RFC 9347, Linux 6.14).
+    pub iptfs: Option<Iptfs>,
     /// Attributes this crate does not know, in the order read. They are written back as they are.
     pub other: Vec<RawAttribute>,
 }
@@ -125,7 +136,7 @@ impl Sa {
         reqid: Reqid,
         protection: Protection,
     ) -> Self {
-        let mut sa = Self::bare(source, destination, Protocol::Esp);
+        let mut sa = Self::new(source, destination, Protocol::Esp);
         sa.spi = Some(spi);
         sa.reqid = reqid;
         sa.mode = Mode::Tunnel;
@@ -149,7 +160,11 @@ impl Sa {
         }
     }
 
-    pub(crate) fn bare(source: IpAddr, destination: IpAddr, protocol: Protocol) -> Self {
+    /// An SA in transport mode that lacks what it needs to be installed: an SPI and
+    /// [`protection`](Self::protection). For AH, IPComp and the other modes; ESP has
+    /// [`esp_tunnel`](Self::esp_tunnel) and [`esp_transport`](Self::esp_transport).
+    #[must_use]
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: Protocol) -> Self {
         Self {
             source,
             destination,
@@ -175,6 +190,10 @@ impl Sa {
             tfc_padding: None,
             care_of: None,
             offload: None,
+            cpu: None,
+            nat_keepalive_interval_seconds: None,
+            security_context: None,
+            iptfs: None,
             other: Vec::new(),
         }
     }
@@ -241,7 +260,8 @@ pub enum EncapKind {
 pub struct ReplayWindow {
     /// The size of the window in packets; 0 turns protection off. The kernel takes up to 4,096.
     pub packets: u32,
-    /// 64-bit extended sequence numbers. They need a window of at least 1.
+    /// 64-bit extended sequence numbers. They need a window of at least 1, except in an SA whose
+    /// [`direction`](Sa::direction) is out: that one needs a window of 0.
     pub extended: bool,
 }
 
@@ -299,31 +319,6 @@ pub struct Limit {
     pub seconds_since_added: Option<u64>,
     /// Seconds since it was first used.
     pub seconds_since_used: Option<u64>,
-}
-
-/// Hardware offload (kernel: `xfrm_user_offload`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Offload {
-    /// The network device.
-    pub interface_index: i32,
-    /// `XFRM_OFFLOAD_*`.
-    pub flags: u8,
-}
-
-/// An attribute as it came from the kernel. `Debug` shows its length only, and the bytes are wiped
-/// when dropped: what it is, this crate does not know; it may be a key.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct RawAttribute {
-    /// The attribute's number (`XFRMA_*`).
-    pub kind: u16,
-    /// Its payload.
-    pub value: Vec<u8>,
-}
-
-impl fmt::Debug for RawAttribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawAttribute({}, {} bytes)", self.kind, self.value.len())
-    }
 }
 
 /// An entry of the SAD: an SA and what became of it.
@@ -410,6 +405,10 @@ pub struct SpiRequest {
     pub if_id: Option<NonZeroU32>,
     /// The number of the ACQUIRE to answer, 0 for none.
     pub acquire_sequence: u32,
+    /// The SA's direction, where the kernel knows one (Linux 6.10).
+    pub direction: Option<SaDirection>,
+    /// The CPU that the SA is for, counted from 0 (Linux 6.13): that of the ACQUIRE.
+    pub cpu: Option<u32>,
 }
 
 impl SpiRequest {
@@ -429,6 +428,8 @@ impl SpiRequest {
             mark: None,
             if_id: None,
             acquire_sequence: 0,
+            direction: None,
+            cpu: None,
         }
     }
 }

@@ -9,8 +9,9 @@ use std::num::NonZeroU32;
 use common::{address, assert_shows, gcm, in_own_namespace, ip, selector, spi, tunnel_sa};
 use epochgate_xfrm::{
     AsyncSocket, Cause, Encap, EventThresholds, Key, Mark, Mode, Op, Policy, PolicyAction,
-    PolicyDirection, PolicyId, PolicyKey, PortMatch, Protection, Protocol, ReplayState,
-    ReplayWindow, Reqid, Sa, SaFlags, SaId, Socket, SpiRequest, Template,
+    PolicyDirection, PolicyFlags, PolicyId, PolicyKey, PortMatch, Protection, Protocol,
+    ReplayState, ReplayWindow, Reqid, Sa, SaDirection, SaExtraFlags, SaFlags, SaId, Selector,
+    Socket, SpiRequest, Template,
 };
 
 fn open() -> Socket {
@@ -107,6 +108,62 @@ fn an_sa_reads_back_as_it_was_added() {
             .collect();
         listed.sort_by_key(|sa| sa.reqid);
         assert_eq!(listed, [v4, v6, cbc]);
+    });
+}
+
+/// Linux 6.10 and later know which way an SA goes, and refuse what makes no sense for its way.
+#[test]
+fn an_sa_with_a_direction_reads_back_as_it_was_added() {
+    in_own_namespace(|| {
+        let mut socket = open();
+        let mut inbound = tunnel_sa("192.0.2.2", "192.0.2.1", 0xc000_0001, 7);
+        inbound.direction = Some(SaDirection::In);
+        inbound.encap = Some(Encap::udp(4500, 4500));
+        inbound.mapping_interval_seconds = Some(5);
+        inbound.selector = Some(Selector::ANY_V4);
+        inbound.cpu = Some(0);
+        let mut outbound = tunnel_sa("192.0.2.1", "192.0.2.2", 0xc000_0002, 7);
+        outbound.direction = Some(SaDirection::Out);
+        outbound.replay_window = ReplayWindow::extended(0);
+        outbound.encap = Some(Encap::udp(4500, 4500));
+        outbound.nat_keepalive_interval_seconds = Some(20);
+        outbound.tfc_padding = Some(1200);
+        outbound.extra_flags = SaExtraFlags::DONT_ENCAP_DSCP;
+        outbound.selector = Some(Selector::ANY_V4);
+        outbound.cpu = Some(0);
+        for sa in [&inbound, &outbound] {
+            socket.add_sa(sa).expect("add");
+            let read = socket.sa(sa.id().expect("an SPI")).expect("get").sa;
+            assert_eq!(&read, sa);
+            assert!(read.other.is_empty(), "{:?}", read.other);
+        }
+        assert_shows(&ip("xfrm state"), &["flag", "esn", "tfcpad 1200"]);
+        let state = socket.event_state(outbound.id().expect("an SPI"));
+        let state = state.expect("get");
+        assert_eq!((state.direction, state.cpu), (outbound.direction, Some(0)));
+        assert!(state.other.is_empty(), "{:?}", state.other);
+
+        outbound.spi = Some(spi(0xc000_0003));
+        outbound.replay_window = ReplayWindow::packets(32);
+        let error = socket.add_sa(&outbound).expect_err("a window to send");
+        assert_eq!(
+            error.message(),
+            Some("Replay window should be 0 for output SA")
+        );
+    });
+}
+
+#[test]
+fn a_policy_for_an_sa_on_each_cpu_reads_back() {
+    in_own_namespace(|| {
+        let mut socket = open();
+        let template = Template::esp_tunnel(address("192.0.2.1"), address("192.0.2.2"), Reqid(7));
+        let packets = selector("10.1.0.0/16", "10.2.0.0/16");
+        let mut policy = Policy::protect(PolicyDirection::Out, packets, 1, template);
+        policy.flags = PolicyFlags::CPU_ACQUIRE | PolicyFlags::ICMP;
+        socket.add_policy(&policy).expect("add");
+        let read = socket.policy(&policy.id()).expect("get").policy;
+        assert_eq!(read.flags, policy.flags);
     });
 }
 

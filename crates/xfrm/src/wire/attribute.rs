@@ -2,13 +2,32 @@
 //! several messages share.
 
 use netlink_packet_core::{NLA_TYPE_MASK, NlaBuffer, NlasIterator};
-use netlink_packet_xfrm::constants::XFRMA_PAD;
+use netlink_packet_xfrm::constants::{XFRMA_OFFLOAD_DEV, XFRMA_PAD, XFRMA_SEC_CTX};
 
 use super::{array, split, u32_from, writer::Writer};
 use crate::{
-    Aead, Cipher, Compression, DecodeError, Integrity, Key, Mark, RawAttribute, ReplayState,
+    Aead, Cipher, Compression, DecodeError, Integrity, Iptfs, Key, Mark, Offload, OffloadFlags,
+    RawAttribute, ReplayState, SecurityContext,
 };
 
+/// Linux 6.10.
+pub(crate) const XFRMA_SA_DIR: u16 = 33;
+/// Linux 6.11.
+pub(crate) const XFRMA_NAT_KEEPALIVE_INTERVAL: u16 = 34;
+/// Linux 6.13.
+pub(crate) const XFRMA_SA_PCPU: u16 = 35;
+/// Linux 6.14, as the following ones.
+pub(crate) const XFRMA_IPTFS_DROP_TIME: u16 = 36;
+pub(crate) const XFRMA_IPTFS_REORDER_WINDOW: u16 = 37;
+pub(crate) const XFRMA_IPTFS_DONT_FRAG: u16 = 38;
+pub(crate) const XFRMA_IPTFS_INIT_DELAY: u16 = 39;
+pub(crate) const XFRMA_IPTFS_MAX_QSIZE: u16 = 40;
+pub(crate) const XFRMA_IPTFS_PKT_SIZE: u16 = 41;
+
+/// `struct xfrm_user_offload`: an int and a byte, padded.
+const OFFLOAD_LENGTH: usize = 8;
+/// `struct xfrm_user_sec_ctx`: two 16-bit numbers, two bytes, the label's length.
+const SECURITY_CONTEXT_LENGTH: usize = 8;
 /// The kernel's `char alg_name[64]`.
 const ALGORITHM_NAME_LENGTH: usize = 64;
 /// An algorithm's name without the terminating zero.
@@ -59,6 +78,115 @@ pub(crate) fn put_mark(writer: &mut Writer, kind: u16, mark: Option<Mark>) {
             writer.put(&value.to_ne_bytes());
             writer.put(&mask.to_ne_bytes());
         });
+    }
+}
+
+pub(crate) fn offload(payload: &[u8]) -> Result<Offload, DecodeError> {
+    let [a, b, c, d, flags, ..]: [u8; OFFLOAD_LENGTH] = array("XFRMA_OFFLOAD_DEV", payload)?;
+    Ok(Offload {
+        interface_index: i32::from_ne_bytes([a, b, c, d]),
+        flags: OffloadFlags::from_bits_retain(flags),
+    })
+}
+
+pub(crate) fn put_offload(writer: &mut Writer, offload: Option<&Offload>) {
+    if let Some(offload) = offload {
+        writer.attribute(XFRMA_OFFLOAD_DEV, |writer| {
+            writer.put(&offload.interface_index.to_ne_bytes());
+            writer.put(&[offload.flags.bits(), 0, 0, 0]);
+        });
+    }
+}
+
+pub(crate) fn security_context(payload: &[u8]) -> Result<SecurityContext, DecodeError> {
+    const WHAT: &str = "XFRMA_SEC_CTX";
+    let (head, label) = split(WHAT, payload, SECURITY_CONTEXT_LENGTH)?;
+    let [_, _, _, _, algorithm, domain, low, high]: [u8; SECURITY_CONTEXT_LENGTH] =
+        array(WHAT, head)?;
+    let (label, _) = split(WHAT, label, u16::from_ne_bytes([low, high]).into())?;
+    Ok(SecurityContext {
+        domain,
+        algorithm,
+        label: label.to_vec(),
+    })
+}
+
+/// The longest label that the structure and the attribute around it can say.
+const LONGEST_LABEL: usize =
+    u16::MAX as usize - SECURITY_CONTEXT_LENGTH - super::writer::ATTRIBUTE_HEADER_LENGTH;
+
+pub(crate) fn put_security_context(
+    writer: &mut Writer,
+    context: Option<&SecurityContext>,
+) -> Result<(), &'static str> {
+    let Some(context) = context else {
+        return Ok(());
+    };
+    let too_long = "a security label has at most 65523 bytes";
+    if context.label.len() > LONGEST_LABEL {
+        return Err(too_long);
+    }
+    let label_length = u16::try_from(context.label.len()).map_err(|_| too_long)?;
+    let length =
+        u16::try_from(SECURITY_CONTEXT_LENGTH + context.label.len()).map_err(|_| too_long)?;
+    writer.attribute(XFRMA_SEC_CTX, |writer| {
+        writer.put(&length.to_ne_bytes());
+        writer.put(&XFRMA_SEC_CTX.to_ne_bytes());
+        writer.put(&[context.algorithm, context.domain]);
+        writer.put(&label_length.to_ne_bytes());
+        writer.put(&context.label);
+    });
+    Ok(())
+}
+
+/// Takes a setting of IP-TFS; false if the attribute is none.
+pub(crate) fn iptfs(
+    kind: u16,
+    payload: &[u8],
+    settings: &mut Option<Iptfs>,
+) -> Result<bool, DecodeError> {
+    let mut iptfs = settings.unwrap_or_default();
+    match kind {
+        XFRMA_IPTFS_DROP_TIME => {
+            iptfs.drop_time_microseconds = Some(u32_from("XFRMA_IPTFS_DROP_TIME", payload)?);
+        }
+        XFRMA_IPTFS_REORDER_WINDOW => {
+            let packets = array("XFRMA_IPTFS_REORDER_WINDOW", payload)?;
+            iptfs.reorder_window_packets = Some(u16::from_ne_bytes(packets));
+        }
+        XFRMA_IPTFS_DONT_FRAG => iptfs.dont_fragment = true,
+        XFRMA_IPTFS_INIT_DELAY => {
+            iptfs.initial_delay_microseconds = Some(u32_from("XFRMA_IPTFS_INIT_DELAY", payload)?);
+        }
+        XFRMA_IPTFS_MAX_QSIZE => {
+            iptfs.queue_octets_max = Some(u32_from("XFRMA_IPTFS_MAX_QSIZE", payload)?);
+        }
+        XFRMA_IPTFS_PKT_SIZE => {
+            iptfs.packet_octets = Some(u32_from("XFRMA_IPTFS_PKT_SIZE", payload)?);
+        }
+        _ => return Ok(false),
+    }
+    *settings = Some(iptfs);
+    Ok(true)
+}
+
+pub(crate) fn put_iptfs(writer: &mut Writer, iptfs: &Iptfs) {
+    let numbers = [
+        (XFRMA_IPTFS_DROP_TIME, iptfs.drop_time_microseconds),
+        (XFRMA_IPTFS_INIT_DELAY, iptfs.initial_delay_microseconds),
+        (XFRMA_IPTFS_MAX_QSIZE, iptfs.queue_octets_max),
+        (XFRMA_IPTFS_PKT_SIZE, iptfs.packet_octets),
+    ];
+    for (kind, number) in numbers {
+        if let Some(number) = number {
+            writer.attribute_u32(kind, number);
+        }
+    }
+    if let Some(packets) = iptfs.reorder_window_packets {
+        writer.attribute_bytes(XFRMA_IPTFS_REORDER_WINDOW, &packets.to_ne_bytes());
+    }
+    if iptfs.dont_fragment {
+        writer.attribute_bytes(XFRMA_IPTFS_DONT_FRAG, &[]);
     }
 }
 

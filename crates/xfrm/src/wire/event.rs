@@ -16,6 +16,7 @@ use netlink_packet_xfrm::{
     XFRM_USER_REPORT_LEN, XFRM_USER_SA_INFO_LEN,
 };
 
+use super::attribute::{XFRMA_SA_DIR, XFRMA_SA_PCPU};
 use super::writer::Writer;
 use super::{
     array, attribute, ip_address, optional_selector_from_wire, parsed, policy, sa,
@@ -122,7 +123,15 @@ fn acquire(body: &[u8]) -> Result<Acquire, DecodeError> {
     let wire = parsed(WHAT, UserAcquire::parse(structure))?;
     let (_, policy) = split(WHAT, structure, ACQUIRE_POLICY_OFFSET)?;
     let (policy, _) = split(WHAT, policy, XFRM_USER_POLICY_INFO_LEN)?;
-    let policy = policy::entry_from_parts(policy, attributes)?;
+    let mut policy = policy::entry_from_parts(policy, attributes)?;
+    // It is the SA's, and the policy knows nothing of it.
+    let mut cpu = None;
+    for raw in &policy.policy.other {
+        if raw.kind == XFRMA_SA_PCPU {
+            cpu = Some(u32_from("XFRMA_SA_PCPU", &raw.value)?);
+        }
+    }
+    policy.policy.other.retain(|raw| raw.kind != XFRMA_SA_PCPU);
     // The structure tells no family for the outer addresses; the template does.
     let outer_family = policy
         .policy
@@ -132,14 +141,16 @@ fn acquire(body: &[u8]) -> Result<Acquire, DecodeError> {
         .map_or(wire.selector.family, |template| {
             super::family_of(template.source)
         });
-    Ok(Acquire {
-        source: ip_address("xfrm_user_acquire.family", &wire.saddr, outer_family)?,
-        destination: ip_address("xfrm_user_acquire.family", &wire.id.daddr, outer_family)?,
-        protocol: Protocol::from_number(wire.id.proto),
-        packet: selector_from_wire(&wire.selector)?,
+    let mut acquire = Acquire::new(
+        ip_address("xfrm_user_acquire.family", &wire.saddr, outer_family)?,
+        ip_address("xfrm_user_acquire.family", &wire.id.daddr, outer_family)?,
+        Protocol::from_number(wire.id.proto),
+        selector_from_wire(&wire.selector)?,
         policy,
-        sequence: wire.seq,
-    })
+    );
+    acquire.sequence = wire.seq;
+    acquire.cpu = cpu;
+    Ok(acquire)
 }
 
 fn expire(body: &[u8]) -> Result<Expire, DecodeError> {
@@ -195,19 +206,12 @@ pub(crate) fn event_state(body: &[u8]) -> Result<EventState, DecodeError> {
     const WHAT: &str = "xfrm_aevent_id";
     let (structure, attributes) = split(WHAT, body, XFRM_ASYNC_EVENT_ID_LEN)?;
     let wire = parsed(WHAT, AsyncEventId::parse(structure))?;
-    let mut state = EventState {
-        id: sa::id_from_wire(&wire.sa_id)?,
-        source: ip_address(WHAT, &wire.saddr, wire.sa_id.family)?,
-        reqid: Reqid(wire.reqid),
-        flags: EventFlags::from_bits_retain(wire.flags),
-        replay: None,
-        usage: None,
-        replay_threshold: None,
-        timer_threshold: None,
-        mark: None,
-        if_id: None,
-        other: Vec::new(),
-    };
+    let mut state = EventState::new(
+        sa::id_from_wire(&wire.sa_id)?,
+        ip_address(WHAT, &wire.saddr, wire.sa_id.family)?,
+        Reqid(wire.reqid),
+    );
+    state.flags = EventFlags::from_bits_retain(wire.flags);
     state.other = attribute::read("aevent attributes", attributes, |kind, payload| {
         match kind {
             XFRMA_REPLAY_VAL => state.replay = Some(attribute::replay(payload)?),
@@ -225,6 +229,8 @@ pub(crate) fn event_state(body: &[u8]) -> Result<EventState, DecodeError> {
             }
             XFRMA_MARK => state.mark = Some(attribute::mark(payload)?),
             XFRMA_IF_ID => state.if_id = NonZeroU32::new(u32_from("XFRMA_IF_ID", payload)?),
+            XFRMA_SA_DIR => state.direction = Some(sa::direction_from_wire(payload)?),
+            XFRMA_SA_PCPU => state.cpu = Some(u32_from("XFRMA_SA_PCPU", payload)?),
             _ => return Ok(false),
         }
         Ok(true)

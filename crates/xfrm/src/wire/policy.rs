@@ -5,14 +5,14 @@ use std::num::NonZeroU32;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
     XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_TYPE_SUB, XFRMA_IF_ID, XFRMA_LASTUSED,
-    XFRMA_MARK, XFRMA_POLICY_TYPE, XFRMA_TMPL,
+    XFRMA_MARK, XFRMA_OFFLOAD_DEV, XFRMA_POLICY_TYPE, XFRMA_SEC_CTX, XFRMA_TMPL,
 };
 use netlink_packet_xfrm::{
     Address, Id, UserPolicyId, UserPolicyInfo, UserTemplate, XFRM_USER_POLICY_ID_LEN,
     XFRM_USER_POLICY_INFO_LEN, XFRM_USER_TEMPLATE_LEN,
 };
 
-use super::attribute::{self, put_mark};
+use super::attribute::{self, put_mark, put_offload, put_security_context};
 use super::writer::Writer;
 use super::{
     array, family_of, ip_address, limits_from_wire, limits_to_wire, parsed, selector_from_wire,
@@ -42,6 +42,8 @@ pub(crate) fn put_policy(writer: &mut Writer, policy: &Policy) -> Result<(), &'s
         });
     }
     put_scope(writer, policy.mark, policy.if_id, policy.sub_policy);
+    put_offload(writer, policy.offload.as_ref());
+    put_security_context(writer, policy.security_context.as_ref())?;
     for raw in &policy.other {
         writer.attribute_bytes(raw.kind, &raw.value);
     }
@@ -177,6 +179,8 @@ pub(crate) fn entry_from_parts(info: &[u8], attributes: &[u8]) -> Result<PolicyE
             XFRMA_MARK => policy.mark = Some(attribute::mark(payload)?),
             XFRMA_IF_ID => policy.if_id = NonZeroU32::new(u32_from("XFRMA_IF_ID", payload)?),
             XFRMA_POLICY_TYPE => policy.sub_policy = is_sub_policy(payload)?,
+            XFRMA_OFFLOAD_DEV => policy.offload = Some(attribute::offload(payload)?),
+            XFRMA_SEC_CTX => policy.security_context = Some(attribute::security_context(payload)?),
             XFRMA_LASTUSED => last_used = Some(u64_from("XFRMA_LASTUSED", payload)?),
             _ => return Ok(false),
         }

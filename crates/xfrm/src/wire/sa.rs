@@ -7,14 +7,17 @@ use netlink_packet_xfrm::constants::{
     XFRMA_ALG_AUTH, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR,
     XFRMA_ENCAP, XFRMA_ETIMER_THRESH, XFRMA_IF_ID, XFRMA_LASTUSED, XFRMA_MARK, XFRMA_MTIMER_THRESH,
     XFRMA_OFFLOAD_DEV, XFRMA_PROTO, XFRMA_REPLAY_ESN_VAL, XFRMA_REPLAY_THRESH, XFRMA_REPLAY_VAL,
-    XFRMA_SA_EXTRA_FLAGS, XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
+    XFRMA_SA_EXTRA_FLAGS, XFRMA_SEC_CTX, XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
 };
 use netlink_packet_xfrm::{
     Address, EncapTmpl, Id, UserSaId, UserSaInfo, UserSpiInfo, XFRM_ENCAP_TMPL_LEN,
     XFRM_USER_SA_ID_LEN, XFRM_USER_SA_INFO_LEN,
 };
 
-use super::attribute::{self, put_mark};
+use super::attribute::{
+    self, XFRMA_NAT_KEEPALIVE_INTERVAL, XFRMA_SA_DIR, XFRMA_SA_PCPU, put_mark, put_offload,
+    put_security_context,
+};
 use super::writer::Writer;
 use super::{
     array, family_of, ip_address, limits_from_wire, limits_to_wire, optional_selector_from_wire,
@@ -22,17 +25,13 @@ use super::{
 };
 use crate::{Aead, Cipher};
 use crate::{
-    Compression, DecodeError, Encap, EncapKind, Integrity, Mark, Mode, Offload, Prefix, Protection,
+    Compression, DecodeError, Encap, EncapKind, Integrity, Mark, Mode, Prefix, Protection,
     Protocol, ReplayState, ReplayWindow, Reqid, Sa, SaDirection, SaEntry, SaExtraFlags, SaFaults,
     SaFilter, SaFlags, SaId, SaRef, Spi, SpiRequest,
 };
 
-/// `XFRMA_SA_DIR`, Linux 6.10.
-pub(crate) const XFRMA_SA_DIR: u16 = 33;
 const SA_DIR_IN: u8 = 1;
 const SA_DIR_OUT: u8 = 2;
-/// `struct xfrm_user_offload`: an int and a byte, padded.
-const OFFLOAD_LENGTH: usize = 8;
 /// The largest window that `xfrm_usersa_info` itself can say (one 32-bit bitmap).
 const LARGEST_PLAIN_WINDOW: u32 = 32;
 /// The largest window the kernel takes (`XFRMA_REPLAY_ESN_MAX`, in bits of its bitmap).
@@ -50,7 +49,8 @@ pub(crate) fn put_sa(writer: &mut Writer, sa: &Sa) -> Result<(), &'static str> {
     if sa.replay_window.packets > LARGEST_WINDOW {
         return Err("a replay window has at most 4096 packets");
     }
-    if sa.replay_window.extended && sa.replay_window.packets == 0 {
+    let is_outbound = sa.direction == Some(SaDirection::Out);
+    if sa.replay_window.extended && sa.replay_window.packets == 0 && !is_outbound {
         return Err("extended sequence numbers need a replay window");
     }
     writer.structure(&info_to_wire(sa));
@@ -75,32 +75,39 @@ pub(crate) fn put_sa(writer: &mut Writer, sa: &Sa) -> Result<(), &'static str> {
         (XFRMA_ETIMER_THRESH, sa.timer_threshold),
         (XFRMA_MTIMER_THRESH, sa.mapping_interval_seconds),
         (XFRMA_TFCPAD, sa.tfc_padding),
+        (
+            XFRMA_NAT_KEEPALIVE_INTERVAL,
+            sa.nat_keepalive_interval_seconds,
+        ),
+        (XFRMA_SA_PCPU, sa.cpu),
     ];
     for (kind, number) in numbers {
         if let Some(number) = number {
             writer.attribute_u32(kind, number);
         }
     }
-    if let Some(direction) = sa.direction {
-        let number = match direction {
-            SaDirection::In => SA_DIR_IN,
-            SaDirection::Out => SA_DIR_OUT,
-        };
-        writer.attribute_bytes(XFRMA_SA_DIR, &[number]);
-    }
+    put_direction(writer, sa.direction);
     if let Some(care_of) = &sa.care_of {
         writer.attribute_structure(XFRMA_COADDR, &Address::from_ip(care_of));
     }
-    if let Some(offload) = &sa.offload {
-        writer.attribute(XFRMA_OFFLOAD_DEV, |writer| {
-            writer.put(&offload.interface_index.to_ne_bytes());
-            writer.put(&[offload.flags, 0, 0, 0]);
-        });
+    put_offload(writer, sa.offload.as_ref());
+    put_security_context(writer, sa.security_context.as_ref())?;
+    if let Some(iptfs) = &sa.iptfs {
+        attribute::put_iptfs(writer, iptfs);
     }
     for raw in &sa.other {
         writer.attribute_bytes(raw.kind, &raw.value);
     }
     Ok(())
+}
+
+fn put_direction(writer: &mut Writer, direction: Option<SaDirection>) {
+    let number = match direction {
+        None => return,
+        Some(SaDirection::In) => SA_DIR_IN,
+        Some(SaDirection::Out) => SA_DIR_OUT,
+    };
+    writer.attribute_bytes(XFRMA_SA_DIR, &[number]);
 }
 
 fn info_to_wire(sa: &Sa) -> UserSaInfo {
@@ -283,8 +290,14 @@ pub(crate) fn entry_from_parts(info: &[u8], attributes: &[u8]) -> Result<SaEntry
                 };
                 sa.care_of = Some(ip_address("XFRMA_COADDR", &address, info.family)?);
             }
-            XFRMA_OFFLOAD_DEV => sa.offload = Some(offload_from_wire(payload)?),
-            _ => return Ok(false),
+            XFRMA_OFFLOAD_DEV => sa.offload = Some(attribute::offload(payload)?),
+            XFRMA_SA_PCPU => sa.cpu = Some(u32_from("XFRMA_SA_PCPU", payload)?),
+            XFRMA_NAT_KEEPALIVE_INTERVAL => {
+                let seconds = u32_from("XFRMA_NAT_KEEPALIVE_INTERVAL", payload)?;
+                sa.nat_keepalive_interval_seconds = Some(seconds);
+            }
+            XFRMA_SEC_CTX => sa.security_context = Some(attribute::security_context(payload)?),
+            _ => return attribute::iptfs(kind, payload, &mut sa.iptfs),
         }
         Ok(true)
     })?;
@@ -299,7 +312,7 @@ pub(crate) fn entry_from_parts(info: &[u8], attributes: &[u8]) -> Result<SaEntry
     Ok(entry)
 }
 
-fn direction_from_wire(payload: &[u8]) -> Result<SaDirection, DecodeError> {
+pub(crate) fn direction_from_wire(payload: &[u8]) -> Result<SaDirection, DecodeError> {
     let [number] = array("XFRMA_SA_DIR", payload)?;
     match number {
         SA_DIR_IN => Ok(SaDirection::In),
@@ -308,19 +321,11 @@ fn direction_from_wire(payload: &[u8]) -> Result<SaDirection, DecodeError> {
     }
 }
 
-fn offload_from_wire(payload: &[u8]) -> Result<Offload, DecodeError> {
-    let [a, b, c, d, flags, ..]: [u8; OFFLOAD_LENGTH] = array("XFRMA_OFFLOAD_DEV", payload)?;
-    Ok(Offload {
-        interface_index: i32::from_ne_bytes([a, b, c, d]),
-        flags,
-    })
-}
-
 fn entry_from_info(info: &UserSaInfo) -> Result<SaEntry, DecodeError> {
     const WHAT: &str = "xfrm_usersa_info.family";
     let source = ip_address(WHAT, &info.saddr, info.family)?;
     let destination = ip_address(WHAT, &info.id.daddr, info.family)?;
-    let mut sa = Sa::bare(source, destination, Protocol::from_number(info.id.proto));
+    let mut sa = Sa::new(source, destination, Protocol::from_number(info.id.proto));
     sa.spi = Spi::new(info.id.spi);
     sa.reqid = Reqid(info.reqid);
     sa.mode = Mode::from_number(info.mode);
@@ -457,7 +462,7 @@ pub(crate) fn put_spi_request(
     if wanted.range.is_empty() || *wanted.range.start() == 0 {
         return Err("an SPI range must not be empty, and SPIs start at 1");
     }
-    let mut sa = Sa::bare(wanted.source, wanted.destination, wanted.protocol);
+    let mut sa = Sa::new(wanted.source, wanted.destination, wanted.protocol);
     sa.mode = wanted.mode;
     sa.reqid = wanted.reqid;
     writer.structure(&UserSpiInfo {
@@ -471,6 +476,10 @@ pub(crate) fn put_spi_request(
     put_mark(writer, XFRMA_MARK, wanted.mark);
     if let Some(if_id) = wanted.if_id {
         writer.attribute_u32(XFRMA_IF_ID, if_id.get());
+    }
+    put_direction(writer, wanted.direction);
+    if let Some(cpu) = wanted.cpu {
+        writer.attribute_u32(XFRMA_SA_PCPU, cpu);
     }
     Ok(())
 }

@@ -12,10 +12,10 @@ use super::{event, frame, info, policy, sa};
 use crate::event_socket::read_events;
 use crate::exchange::Exchange;
 use crate::{
-    Aead, Cipher, DecodeError, Encap, EventFlags, EventThresholds, Integrity, Key, Limit, Limits,
-    Mark, Mode, Operation, Policy, PolicyDirection, PortMatch, Prefix, Protection, Protocol,
-    RawAttribute, ReplayWindow, Reqid, Sa, SaDirection, SaFlags, SaRef, Selector, Spi, Template,
-    XfrmEvent,
+    Aead, Cipher, DecodeError, Encap, EventFlags, EventThresholds, Integrity, Iptfs, Key, Limit,
+    Limits, Mark, Mode, Offload, OffloadFlags, Operation, Policy, PolicyDirection, PortMatch,
+    Prefix, Protection, Protocol, RawAttribute, ReplayWindow, Reqid, Sa, SaDirection, SaFlags,
+    SaRef, SecurityContext, Selector, Spi, Template, XfrmEvent,
 };
 
 /// Every message type from XFRM_MSG_NEWSA on, and some that no kernel has yet.
@@ -96,10 +96,44 @@ fn unknown_attributes() -> impl Strategy<Value = Vec<RawAttribute>> {
     )
 }
 
+fn offload() -> impl Strategy<Value = Offload> {
+    any::<(i32, u8)>().prop_map(|(interface_index, flags)| Offload {
+        interface_index,
+        flags: OffloadFlags::from_bits_retain(flags),
+    })
+}
+
+fn security_context() -> impl Strategy<Value = SecurityContext> {
+    (any::<(u8, u8)>(), vec(any::<u8>(), 0..40)).prop_map(|((domain, algorithm), label)| {
+        SecurityContext {
+            domain,
+            algorithm,
+            label,
+        }
+    })
+}
+
+/// Without any setting there is no IP-TFS to read back.
+fn iptfs() -> impl Strategy<Value = Option<Iptfs>> {
+    let number = || option::of(any::<u32>());
+    let numbers = (number(), number(), number(), number());
+    (numbers, option::of(any::<u16>()), any::<bool>()).prop_map(|(numbers, window, whole)| {
+        let settings = Iptfs {
+            drop_time_microseconds: numbers.0,
+            reorder_window_packets: window,
+            dont_fragment: whole,
+            initial_delay_microseconds: numbers.1,
+            queue_octets_max: numbers.2,
+            packet_octets: numbers.3,
+        };
+        (settings != Iptfs::default()).then_some(settings)
+    })
+}
+
 prop_compose! {
     fn any_sa()(
         (source, destination) in prefix_pair(),
-        (spi, reqid, mode, protocol) in (spi(), any::<u32>(), 0..6_u8, any::<u8>()),
+        (spi, reqid, mode, protocol) in (spi(), any::<u32>(), any::<u8>(), any::<u8>()),
         protection in protection(),
         ports in option::of(any::<(u16, u16)>()),
         (window, extended) in (1..=4096_u32, any::<bool>()),
@@ -108,6 +142,8 @@ prop_compose! {
         (mark, output_mark, if_id) in (option::of(mark()), option::of(mark()), any::<u32>()),
         (flags, outbound) in (any::<u8>(), option::of(any::<bool>())),
         thresholds in option::of(any::<(u32, u32, u32)>()),
+        newer in option::of(any::<(u32, u32, u32)>()),
+        (offload, label, iptfs) in (option::of(offload()), option::of(security_context()), iptfs()),
         other in unknown_attributes(),
     ) -> Sa {
         let (source, destination) = (source.address(), destination.address());
@@ -126,6 +162,13 @@ prop_compose! {
         sa.replay_threshold = thresholds.map(|(replay, _, _)| replay);
         sa.timer_threshold = thresholds.map(|(_, timer, _)| timer);
         sa.mapping_interval_seconds = thresholds.map(|(_, _, seconds)| seconds);
+        sa.cpu = newer.map(|(cpu, _, _)| cpu);
+        sa.nat_keepalive_interval_seconds = newer.map(|(_, seconds, _)| seconds);
+        sa.tfc_padding = newer.map(|(_, _, bytes)| bytes);
+        sa.care_of = newer.map(|_| sa.source);
+        sa.offload = offload;
+        sa.security_context = label;
+        sa.iptfs = iptfs;
         sa.other = other;
         sa
     }
@@ -149,6 +192,7 @@ prop_compose! {
         (direction, block, priority, index) in (0..3_u8, any::<bool>(), any::<u32>(), any::<u32>()),
         templates in vec(any_template(), 0..=Policy::MAX_TEMPLATES),
         (mark, if_id, sub_policy) in (option::of(mark()), any::<u32>(), any::<bool>()),
+        (offload, label) in (option::of(offload()), option::of(security_context())),
         limits in limits(),
         other in unknown_attributes(),
     ) -> Policy {
@@ -160,6 +204,8 @@ prop_compose! {
         policy.mark = mark;
         policy.if_id = NonZeroU32::new(if_id);
         policy.sub_policy = sub_policy;
+        policy.offload = offload;
+        policy.security_context = label;
         policy.limits = limits;
         policy.other = other;
         policy
@@ -406,4 +452,52 @@ fn the_kernels_words_are_found_with_and_without_the_request() {
     assert_eq!(frame::refusal(0, &0_i32.to_ne_bytes()), Ok(None));
     let short = DecodeError::short("nlmsgerr", 4, 2);
     assert_eq!(frame::refusal(0, &[0, 0]), Err(short));
+}
+
+/// What kernels newer than the guest's say, as their headers lay it out (`linux/xfrm.h` of 6.16).
+#[test]
+fn attributes_of_newer_kernels_are_read_by_their_numbers() {
+    let spi = Spi::new(5).expect("not zero");
+    let key = Protection::aes_gcm_16(Key::new(vec![0; 20]));
+    let (source, destination) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    let mut expected = Sa::esp_tunnel(source, destination, spi, Reqid(1), key);
+    let mut writer = Writer::new();
+    sa::put_sa(&mut writer, &expected).expect("it can be said");
+    writer.attribute_u32(35, 3);
+    writer.attribute_u32(36, 1_000_000);
+    writer.attribute_bytes(37, &3_u16.to_ne_bytes());
+    writer.attribute_bytes(38, &[]);
+    writer.attribute_u32(39, 50);
+    writer.attribute_u32(40, 0x10_0000);
+    writer.attribute_u32(41, 1400);
+    writer.attribute(28, |writer| {
+        writer.put(&7_i32.to_ne_bytes());
+        writer.put(&[2 | 4, 0, 0, 0]);
+    });
+    let label = b"system_u:object_r:ipsec_spd_t:s0\0";
+    let length = u16::try_from(label.len()).expect("short");
+    writer.attribute(8, |writer| {
+        writer.put(&(8 + length).to_ne_bytes());
+        writer.put(&8_u16.to_ne_bytes());
+        writer.put(&[1, 1]);
+        writer.put(&length.to_ne_bytes());
+        writer.put(label);
+    });
+    expected.cpu = Some(3);
+    expected.iptfs = Some(Iptfs {
+        drop_time_microseconds: Some(1_000_000),
+        reorder_window_packets: Some(3),
+        dont_fragment: true,
+        initial_delay_microseconds: Some(50),
+        queue_octets_max: Some(0x10_0000),
+        packet_octets: Some(1400),
+    });
+    expected.offload = Some(Offload {
+        interface_index: 7,
+        flags: OffloadFlags::INBOUND | OffloadFlags::PACKET,
+    });
+    let context = SecurityContext::selinux("system_u:object_r:ipsec_spd_t:s0");
+    assert_eq!(context.to_string(), "system_u:object_r:ipsec_spd_t:s0");
+    expected.security_context = Some(context);
+    assert_eq!(sa::entry(writer.bytes()).expect("well formed").sa, expected);
 }
