@@ -7,7 +7,6 @@ use crate::Key;
 /// Names are those of the kernel's crypto API, as `ip xfrm state` prints them. A name the kernel
 /// does not have is refused with ENOSYS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Protection {
     /// None yet: a larval SA, made by ALLOCSPI or by an ACQUIRE. Only read, never written.
     Larval,
