@@ -14,8 +14,8 @@ use common::{
 use epochgate_xfrm::socket_policy::{Family, set_socket_bypass};
 use epochgate_xfrm::{
     AsyncEventSocket, Encap, EventFlags, EventGroup, EventSocket, EventState, EventThresholds, Op,
-    Policy, PolicyDirection, PolicyKey, Protection, Protocol, ReplayWindow, Reqid, Sa, Socket,
-    SpiRequest, Template, XfrmEvent,
+    Policy, PolicyDirection, PolicyFlags, PolicyKey, Protection, Protocol, ReplayWindow, Reqid, Sa,
+    SaDirection, Socket, SpiRequest, Template, XfrmEvent,
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -99,6 +99,39 @@ fn a_held_packet_raises_an_acquire_over_ipv4() {
 #[test]
 fn a_held_packet_raises_an_acquire_over_ipv6() {
     acquire_comes_for_a_held_packet(CLIENT_V6, SERVER_V6);
+}
+
+/// RFC 9611: an SA that is not of its CPU serves, while the kernel asks for one that is.
+#[test]
+fn a_policy_for_an_sa_on_each_cpu_raises_an_acquire_that_names_the_cpu() {
+    let mut outbound = tunnel_sa(CLIENT, SERVER, 0x700, 7);
+    outbound.direction = Some(SaDirection::Out);
+    outbound.replay_window = ReplayWindow::packets(0);
+    let pair = Pair::new();
+    pair.client.run(move || {
+        let mut socket = open();
+        socket.add_sa(&outbound).expect("add");
+        let mut policy = protect(PolicyDirection::Out, CLIENT, SERVER, 7);
+        policy.flags = PolicyFlags::CPU_ACQUIRE;
+        socket.add_policy(&policy).expect("add");
+        let mut events = listen(&[EventGroup::Acquire]);
+        let sender = udp(CLIENT, 0);
+        sender.send_to(b"through", (SERVER, 5000)).expect("send");
+        let XfrmEvent::Acquire(acquire) = next(&mut events) else {
+            panic!("no acquire")
+        };
+        assert!(acquire.cpu.is_some());
+        assert_eq!(acquire.policy.policy.flags, policy.flags);
+        assert!(acquire.policy.policy.other.is_empty(), "{acquire:?}");
+
+        let mut wanted = SpiRequest::esp_tunnel(acquire.source, acquire.destination, Reqid(7));
+        wanted.acquire_sequence = acquire.sequence;
+        wanted.direction = Some(SaDirection::Out);
+        wanted.cpu = acquire.cpu;
+        let answered = socket.allocate_spi(&wanted).expect("an SPI").sa;
+        assert_eq!(answered.cpu, acquire.cpu);
+        assert_eq!(answered.direction, Some(SaDirection::Out));
+    });
 }
 
 /// Client and server with an SA from one to the other, which the client's traffic takes.
