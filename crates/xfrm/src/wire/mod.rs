@@ -190,4 +190,6 @@ mod limits {
 pub(crate) use limits::{from_wire as limits_from_wire, to_wire as limits_to_wire};
 
 #[cfg(test)]
+mod secrecy_tests;
+#[cfg(test)]
 mod tests;
