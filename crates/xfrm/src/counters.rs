@@ -26,6 +26,14 @@ impl Counters {
 
     /// Reads the counters from the file's text.
     ///
+    /// ```
+    /// use epochgate_xfrm::counters::Counters;
+    ///
+    /// let counters = Counters::parse("XfrmInError\t0\nXfrmOutPolError\t17\n")?;
+    /// assert_eq!(counters.get("XfrmOutPolError"), Some(17));
+    /// # Ok::<(), epochgate_xfrm::DecodeError>(())
+    /// ```
+    ///
     /// # Errors
     /// If a line is not a name and a number.
     pub fn parse(text: &str) -> Result<Self, DecodeError> {

@@ -15,6 +15,7 @@ use crate::{EventGroup, Operation, Result, XfrmError, XfrmEvent};
 /// A blocking socket that the kernel sends events to.
 ///
 /// ```no_run
+/// // Needs CAP_NET_ADMIN, and something to happen.
 /// use epochgate_xfrm::{EventGroup, EventSocket};
 ///
 /// let mut events = EventSocket::open(&[EventGroup::Acquire, EventGroup::Expire])?;

@@ -8,6 +8,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 ///
 /// For AES-GCM, AES-CCM, AES-CTR and ChaCha20-Poly1305 the kernel expects the salt behind the key
 /// (RFC 4106 §8.1): 20 bytes for AES-GCM-128, 36 for AES-GCM-256.
+///
+/// ```
+/// use epochgate_xfrm::Key;
+///
+/// let key = Key::new(vec![0x42; 20]);
+/// assert_eq!(format!("{key:?}"), "Key(160 bits)");
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Key(Vec<u8>);
 

@@ -11,7 +11,32 @@
 //! whoever uses this crate touches single SAs and policies only.
 //!
 //! All calls need CAP_NET_ADMIN. A socket belongs to the network namespace of the thread that
-//! opened it.
+//! opened it, whichever thread uses it later.
+//!
+//! ```no_run
+//! // Not run here: it needs root. The tests of this crate run `examples/` on a real kernel.
+//! use std::ops::ControlFlow;
+//!
+//! use epochgate_xfrm::{SaFilter, Socket};
+//!
+//! let mut socket = Socket::open()?;
+//! let end = socket.for_each_sa(&SaFilter::ALL, |entry| {
+//!     println!("{:?}: {} packets", entry.sa.id(), entry.usage.packets);
+//!     ControlFlow::Continue(())
+//! })?;
+//! if end.changed {
+//!     println!("the table changed meanwhile: entries may be missing");
+//! }
+//! # Ok::<(), epochgate_xfrm::XfrmError>(())
+//! ```
+//!
+//! # Features
+//!
+//! - `tokio`: `AsyncSocket` and `AsyncEventSocket`.
+//! - `kernel`: builds the tests that need root and a kernel with ESP.
+
+#![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod algorithm;
 #[cfg(feature = "tokio")]
@@ -65,3 +90,26 @@ pub use socket::Socket;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Whoever uses this crate may move everything of it to another thread.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn can_be_sent<T: Send + Sync + 'static>() {}
+
+    #[test]
+    fn everything_can_be_sent_to_another_thread() {
+        can_be_sent::<Socket>();
+        can_be_sent::<EventSocket>();
+        #[cfg(feature = "tokio")]
+        can_be_sent::<AsyncSocket>();
+        #[cfg(feature = "tokio")]
+        can_be_sent::<AsyncEventSocket>();
+        can_be_sent::<SaEntry>();
+        can_be_sent::<PolicyEntry>();
+        can_be_sent::<XfrmEvent>();
+        can_be_sent::<XfrmError>();
+        can_be_sent::<DumpEnd>();
+    }
+}

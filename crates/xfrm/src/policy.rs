@@ -272,6 +272,16 @@ impl Template {
     }
 
     /// The same, pinned to one SPI.
+    ///
+    /// ```
+    /// use epochgate_xfrm::{Reqid, Spi, Template};
+    ///
+    /// let (us, peer) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    /// let spi = Spi::new(0xc000_0001).ok_or("an SPI is not zero")?;
+    /// let template = Template::esp_tunnel(us, peer, Reqid(1)).pinned_to(spi);
+    /// assert_eq!(template.spi, Some(spi));
+    /// # Ok::<(), &str>(())
+    /// ```
     #[must_use]
     pub const fn pinned_to(self, spi: Spi) -> Self {
         Self {

@@ -54,6 +54,20 @@ bitflags! {
 ///
 /// Build one with [`Sa::esp_tunnel`], [`Sa::esp_transport`] or [`Sa::new`] and set what differs. `Debug` shows
 /// the lengths of keys only, and keys are wiped when the value is dropped.
+///
+/// ```
+/// use epochgate_xfrm::{Encap, Key, Protection, ReplayWindow, Reqid, Sa, Spi};
+///
+/// let (peer, us) = ([192, 0, 2, 2].into(), [192, 0, 2, 1].into());
+/// let spi = Spi::new(0xc000_0001).ok_or("an SPI is not zero")?;
+/// let key = Key::new(vec![0x42; 36]); // AES-256 key and salt, from a key exchange.
+/// let mut sa = Sa::esp_tunnel(peer, us, spi, Reqid(1), Protection::aes_gcm_16(key));
+/// sa.replay_window = ReplayWindow::extended(128);
+/// sa.encap = Some(Encap::udp(4500, 4500));
+/// sa.limits.hard.seconds_since_added = Some(3600);
+/// assert_eq!(sa.id().ok_or("it has an SPI")?.to_string(), "esp 0xc0000001 to 192.0.2.1");
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sa {

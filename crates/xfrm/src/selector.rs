@@ -11,6 +11,16 @@ use std::str::FromStr;
 /// The host bits are kept as given: the kernel keeps them too, and compares whole selectors when
 /// it looks a policy up, so `10.1.0.1/16` and `10.1.0.0/16` are two policies.
 /// [`Prefix::network`] clears them.
+///
+/// ```
+/// use epochgate_xfrm::Prefix;
+///
+/// let prefix: Prefix = "10.1.0.1/16".parse()?;
+/// assert_eq!(prefix.length(), 16);
+/// assert_eq!(prefix.network().to_string(), "10.1.0.0/16");
+/// assert_eq!("192.0.2.1".parse::<Prefix>()?.length(), 32);
+/// # Ok::<(), epochgate_xfrm::InvalidSelector>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     address: IpAddr,
@@ -165,6 +175,17 @@ impl PortMatch {
 }
 
 /// Which packets are meant (kernel: `xfrm_selector`).
+///
+/// ```
+/// use epochgate_xfrm::{PortMatch, Prefix, Selector};
+///
+/// let dns = Selector::new("10.1.0.0/16".parse()?, "10.2.0.0/16".parse()?)?
+///     .with_protocol(17)
+///     .with_ports(PortMatch::ANY, PortMatch::exactly(53));
+/// assert_eq!(dns.to_string(), "10.1.0.0/16 -> 10.2.0.0/16 proto 17 dport 53");
+/// assert!(Selector::new(Prefix::ANY_V4, Prefix::ANY_V6).is_err());
+/// # Ok::<(), epochgate_xfrm::InvalidSelector>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     source: Prefix,

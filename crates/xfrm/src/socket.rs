@@ -28,6 +28,7 @@ pub(crate) const DUMP_ATTEMPTS: usize = 3;
 /// A blocking socket to the kernel's SAD and SPD.
 ///
 /// ```no_run
+/// // Needs CAP_NET_ADMIN.
 /// use epochgate_xfrm::Socket;
 ///
 /// let mut socket = Socket::open()?;
@@ -131,6 +132,7 @@ impl Socket {
     /// kernel, so drop it instead if nothing else is asked of it.
     ///
     /// ```no_run
+    /// // Needs CAP_NET_ADMIN.
     /// use std::ops::ControlFlow;
     ///
     /// use epochgate_xfrm::{SaFilter, Socket};
