@@ -1,6 +1,7 @@
 //! The asynchronous sockets, on tokio: the same requests and events as the blocking ones.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
@@ -31,6 +32,13 @@ pub struct AsyncSocket {
     sequence: u32,
     /// An exchange was given up; its late answers may still lie in the socket.
     stale: bool,
+}
+
+impl fmt::Debug for AsyncSocket {
+    /// Nothing of what goes through it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncSocket").finish_non_exhaustive()
+    }
 }
 
 impl AsyncSocket {
@@ -357,6 +365,13 @@ pub struct AsyncEventSocket {
     socket: TokioSocket,
     inbox: Inbox,
     pending: VecDeque<XfrmEvent>,
+}
+
+impl fmt::Debug for AsyncEventSocket {
+    /// Nothing of what goes through it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncEventSocket").finish_non_exhaustive()
+    }
 }
 
 impl AsyncEventSocket {

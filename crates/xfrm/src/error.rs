@@ -421,6 +421,22 @@ mod tests {
     }
 
     #[test]
+    fn a_list_in_the_way_of_another_and_a_full_buffer_are_told_as_such() {
+        assert_eq!(
+            refused(Operation::ListSas, libc::EBUSY, None),
+            "cannot list SAs: EBUSY: Device or resource busy (another list is still being read \
+             from this socket: try again)"
+        );
+        let full = io::Error::from_raw_os_error(libc::ENOBUFS);
+        assert_eq!(
+            XfrmError::socket(Operation::ListPolicies, &full).to_string(),
+            "cannot list policies: the netlink socket failed: ENOBUFS: No buffer space available \
+             (the answers did not fit into the socket's receive buffer: raise net.core.rmem_max, \
+             or ask for less at once)"
+        );
+    }
+
+    #[test]
     fn a_time_out_of_the_socket_is_an_answer_that_did_not_come() {
         let timeout = io::Error::from_raw_os_error(libc::EAGAIN);
         let error = XfrmError::socket(Operation::ListSas, &timeout);

@@ -1,6 +1,7 @@
 //! The blocking event socket: multicast messages from the kernel come out as events.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -28,6 +29,13 @@ pub struct EventSocket {
     socket: netlink_sys::Socket,
     inbox: Inbox,
     pending: VecDeque<XfrmEvent>,
+}
+
+impl fmt::Debug for EventSocket {
+    /// Nothing of what goes through it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSocket").finish_non_exhaustive()
+    }
 }
 
 impl EventSocket {

@@ -96,7 +96,7 @@ struct Readme;
 mod tests {
     use super::*;
 
-    fn can_be_sent<T: Send + Sync + 'static>() {}
+    fn can_be_sent<T: Send + Sync + std::fmt::Debug + 'static>() {}
 
     #[test]
     fn everything_can_be_sent_to_another_thread() {
