@@ -177,20 +177,19 @@ impl Tunnel {
         }
     }
 
-    /// The kernel would not open the gate for a while: the proof is as old as that, and what is held
-    /// waits for another. What passes through another epoch meanwhile does not wait.
+    /// The kernel would not open the gate for a while: every proof may be as old as that, and what is
+    /// held waits for another. What passes through another epoch meanwhile does not wait.
     fn ask_before_opening(&mut self, cx: &mut Context<'_>) {
         let passes = self.gate.open_epoch().and_then(|open| self.epoch(open));
         let passes = passes.is_some_and(Epoch::is_usable);
-        let Position::Open(number) = self.chosen() else {
+        if !self.proves() || passes {
             return;
-        };
-        if self.proves()
-            && !passes
-            && let Some(epoch) = self.epoch_mut(number)
-            && let Stage::Usable(usable) = &mut epoch.stage
-        {
-            usable.check = Check::Pinging(Probe::holding(cx.now));
+        }
+        // Not the latest alone: what is held would leave through the one before it.
+        for epoch in self.epochs.iter_mut().filter(|epoch| epoch.is_usable()) {
+            if let Stage::Usable(usable) = &mut epoch.stage {
+                usable.check = Check::Pinging(Probe::holding(cx.now));
+            }
         }
     }
 
