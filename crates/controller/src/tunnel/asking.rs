@@ -320,8 +320,7 @@ impl Tunnel {
 
     pub(super) fn ping_target(&self, epoch: Option<&Epoch>) -> Option<IpAddr> {
         let announced = |epoch: &Epoch| {
-            let peer = self.peer_of(epoch.session).filter(|peer| peer.epochgate)?;
-            let said = [epoch.ping_address, peer.ping_address];
+            let said = epoch.peer_is_epochgate.then_some(epoch.ping_addresses)?;
             let mut fit = said.into_iter().flatten();
             fit.find(|address| inside(*address, &self.config.remote_traffic))
         };

@@ -36,14 +36,15 @@ impl Tunnel {
         if self.epochs.len() >= EPOCHS_MAX {
             self.drop_spare_epoch(cx);
         }
-        let known = self.sessions.iter().any(|known| known.id == session);
-        let ready = known && self.ending.is_none() && matches!(self.gate, Gate::Present(_));
-        if !ready || self.epochs.len() >= EPOCHS_MAX {
+        let ready = self.ending.is_none() && matches!(self.gate, Gate::Present(_));
+        let peer = self.peer_of(session);
+        let Some(peer) = peer.filter(|_| ready && self.epochs.len() < EPOCHS_MAX) else {
             self.refuse(session, child, cx);
             return;
-        }
-        self.last_number = EpochNumber(self.last_number.0 + 1);
-        let epoch = Epoch::new(self.last_number, session, child, cx.now);
+        };
+        let number = EpochNumber(self.last_number.0 + 1);
+        let epoch = Epoch::new(number, session, child, peer, cx.now);
+        self.last_number = number;
         let hard_lifetime = self.config.epoch.lifetime.saturating_mul(HARD_LIFETIMES);
         let report_first = self.awaits(child.started_by) || self.takes_anything();
         let replay_window = self.config.esp.replay_window;

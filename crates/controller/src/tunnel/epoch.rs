@@ -9,7 +9,7 @@ use super::policies::Pair;
 use crate::Timestamp;
 use crate::crypto::Cipher;
 use crate::event::EpochNumber;
-use crate::ike::{Child, ChildId, IkeSaId, Path, Side, selectors};
+use crate::ike::{Child, ChildId, IkeSaId, Path, Peer, Side, selectors};
 use crate::io::{Encapsulation, IfId, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers};
 
 /// One ESP SA in each direction, and what is known of them.
@@ -24,8 +24,10 @@ pub(crate) struct Epoch {
     pub(crate) outbound: SaId,
     pub(crate) path: Path,
     pub(crate) cipher: Cipher,
-    /// What the peer wants pinged through it, if it said so.
-    pub(crate) ping_address: Option<IpAddr>,
+    /// The peer is epochgate. Known for as long as the epoch lives, which may be longer than its IKE SA.
+    pub(crate) peer_is_epochgate: bool,
+    /// What the peer wants pinged, if it said so: for this Child SA, else for all of its IKE SA.
+    pub(crate) ping_addresses: [Option<IpAddr>; 2],
     pub(crate) created: Timestamp,
     pub(crate) stage: Stage,
     /// Which of its SAs the kernel has.
@@ -210,6 +212,7 @@ impl Epoch {
         number: EpochNumber,
         session: IkeSaId,
         child: &Child,
+        peer: &Peer,
         now: Timestamp,
     ) -> Self {
         Self {
@@ -228,7 +231,8 @@ impl Epoch {
             },
             path: child.path,
             cipher: child.cipher,
-            ping_address: child.ping_address,
+            peer_is_epochgate: peer.epochgate,
+            ping_addresses: [child.ping_address, peer.ping_address],
             created: now,
             stage: Stage::Installing(Installing {
                 unanswered: 2,

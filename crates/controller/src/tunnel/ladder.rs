@@ -437,7 +437,7 @@ impl Tunnel {
     }
 
     /// Whether what is in use has outlived its IKE SA: nobody could replace it in time.
-    fn orphaned(&self, cx: &Context<'_>) -> bool {
+    pub(super) fn orphaned(&self, cx: &Context<'_>) -> bool {
         let mut living = self.epochs.iter().filter(|epoch| !epoch.is_draining());
         living.next().is_some() && self.live_session(cx).is_none()
     }

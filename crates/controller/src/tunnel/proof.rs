@@ -420,8 +420,7 @@ impl Tunnel {
                 } else {
                     // What the client sends opens the gate again. The ladder is the client's, but
                     // one that is not epochgate knows nothing of it.
-                    let peer = self.peer_of(session);
-                    if peer.is_some_and(|peer| !peer.epochgate) {
+                    if foreign {
                         self.hurry(cx);
                         self.epoch_failed(blocked(number), cx);
                     }
@@ -533,8 +532,7 @@ impl Tunnel {
 
     pub(super) fn peer_is_epochgate(&self, number: EpochNumber) -> bool {
         self.epoch(number)
-            .and_then(|epoch| self.peer_of(epoch.session))
-            .is_some_and(|peer| peer.epochgate)
+            .is_some_and(|epoch| epoch.peer_is_epochgate)
     }
 
     pub(super) fn silence_allowed(&self) -> Duration {

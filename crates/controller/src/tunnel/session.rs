@@ -277,6 +277,9 @@ impl Tunnel {
         self.settle(cx);
         if connecting || rekeying {
             self.effort_failed(text, cx);
+        } else if self.orphaned(cx) {
+            // Whoever ended it: an epoch of another one lives on, and has none any more.
+            self.pursue("the last IKE SA ended", cx);
         } else if known && !matches!(reason, CloseReason::Asked | CloseReason::Left) {
             if keep_epochs || self.config.start == Start::Always {
                 self.pursue("the IKE SA ended", cx);
@@ -373,10 +376,11 @@ impl Tunnel {
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => false,
         };
-        let mut others = self.epochs.iter().filter(|epoch| !epoch.is_draining());
         let used = self.epochs.iter().any(|epoch| epoch.session == session);
+        let mut others = self.sessions.iter().filter(|known| known.id != session);
+        let replaced = others.any(|other| self.has_hope(other.id));
         let known = self.sessions.iter().any(|known| known.id == session);
-        if known && !busy && !used && others.next().is_some() {
+        if known && !busy && !used && replaced {
             cx.ike.leave(session, self.id, cx.now);
         }
     }

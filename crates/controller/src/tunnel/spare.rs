@@ -30,7 +30,9 @@ impl Tunnel {
         if self.spare_due().is_none_or(|due| cx.now < due) {
             return;
         }
-        let carried = self.epochs.iter().any(super::Epoch::is_usable);
+        // An epoch that has outlived its own IKE SA needs this one to be replaced.
+        let mut usable = self.epochs.iter().filter(|epoch| epoch.is_usable());
+        let carried = usable.any(|epoch| self.peer_of(epoch.session).is_some());
         let mut replaced = Vec::new();
         for index in 0..self.sessions.len() {
             let known = &self.sessions[index];

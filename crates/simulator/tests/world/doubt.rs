@@ -3,7 +3,7 @@
 use epochgate_controller::event::EventKind;
 use epochgate_controller::status::GateStatus;
 use epochgate_simulator::network::{Matching, Rule};
-use epochgate_simulator::pair::Plan;
+use epochgate_simulator::pair::{DELAY, Plan};
 
 use crate::{MILLISECOND, Outcome, SECOND, crypto, established, is_close};
 
@@ -43,6 +43,40 @@ fn a_doubted_epoch_that_answers_again_is_opened_again_or_replaced() -> Outcome {
     pair.drain()?;
     assert_eq!((pair.sas(pair.client), pair.sas(pair.server)), (2, 2));
     Ok(())
+}
+
+/// IKE alone gets nowhere, and the client's IKE SA ends while its epoch carries all traffic.
+#[test]
+fn an_epoch_that_has_outlived_its_ike_sa_is_watched_and_gets_another() -> Outcome {
+    let mut pair = established(55)?;
+    let ping = pair.client_config.ping.clone();
+    let round_trip = 2 * DELAY;
+    let up = pair.upward(200 * MILLISECOND);
+    for matching in [Matching::IkeRequest(None), Matching::IkeResponse(None)] {
+        pair.world.disturb(Rule::lose(None, matching));
+    }
+    pair.rekey(pair.client);
+    pair.world.run_for(60 * SECOND)?;
+    assert!(pair.is_open(), "{}", pair.summary(pair.client));
+    assert!(pair.status(pair.client).unwrap().ike.is_empty());
+
+    let block = pair.world.disturb(Rule::lose(None, Matching::Esp));
+    let noticed = ping.idle + ping.attempts * ping.interval + round_trip;
+    pair.await_that("the client holds", noticed, |pair| {
+        pair.gate(pair.client) == Some(GateStatus::Held)
+    })?;
+    pair.world.mend(block);
+    pair.await_that("it flows", 2 * ping.interval + round_trip, |pair| {
+        pair.gate(pair.client) == Some(GateStatus::Open)
+    })?;
+
+    pair.world.heal();
+    pair.await_that("there is an IKE SA", 60 * SECOND, |pair| {
+        let established = |node| pair.status(node).is_some_and(|it| it.ike.len() == 1);
+        pair.is_open() && established(pair.client) && established(pair.server)
+    })?;
+    pair.world.stop_flow(up);
+    pair.drain()
 }
 
 #[test]
