@@ -130,9 +130,11 @@ pub(super) fn respond(
         return Ok(stateless(initiator, only(NotifyType::NO_PROPOSAL_CHOSEN)));
     }
     answer.spi = Vec::new();
-    // Which tunnel it will be is not known yet: a peer that speaks NAT traversal is answered
-    // unless the tunnel at hand forbids it.
-    let speaks_nat = config.nat_traversal == NatTraversal::Auto;
+    // Which tunnel it will be is not known yet: a peer that speaks NAT traversal is answered if any
+    // of them allows it. One whose tunnel is to be without does not ask for it.
+    let speaks_nat = candidates
+        .iter()
+        .any(|config| config.nat_traversal == NatTraversal::Auto);
     let abilities = Abilities::read(payloads);
     let authentication = abilities.answer(candidates.iter().map(|config| config.as_ref()));
     half_open(

@@ -56,6 +56,23 @@ fn an_end_without_nat_traversal_keeps_the_other_from_it() {
     }
 }
 
+/// IKE_SA_INIT does not tell which of its clients a server talks to.
+#[test]
+fn a_client_without_nat_traversal_keeps_no_other_client_from_it() {
+    let mut pair = Pair::new();
+    let own = config(End::Server);
+    let mut other = own.clone();
+    other.remote.id = Identity::Fqdn("other.example".into());
+    other.nat_traversal = NatTraversal::Off;
+    let tunnels = BTreeMap::from([(TunnelId(0), Arc::new(other)), (TUNNEL, Arc::new(own))]);
+    pair.server.endpoint.configure(tunnels);
+    pair.nat = true;
+    pair.connect();
+    pair.settle();
+    assert!(pair.client.child().path.encapsulated);
+    assert!(pair.server.child().path.encapsulated);
+}
+
 #[test]
 fn the_server_follows_a_client_whose_nat_forgot_it() {
     let immobile = |config: &mut TunnelConfig| config.path.mobike = false;
