@@ -289,8 +289,13 @@ impl Node {
                     let mut sas = self.kernel.sas();
                     sas.find(|sa| sa.spi == spi && outers.contains(&sa.destination) == ours)
                 };
-                if let (Some(inbound), Some(outbound)) = (sa(*inbound, true), sa(*outbound, false))
-                {
+                // Without the outbound one nothing leaves. The other may be gone already, by somebody
+                // else's hand or its hard limit.
+                if let Some(outbound) = sa(*outbound, false) {
+                    let inbound = sa(*inbound, true).unwrap_or(SaId {
+                        destination: self.outer,
+                        spi: *inbound,
+                    });
                     let epoch = KnownEpoch {
                         tunnel: name.clone(),
                         number,
