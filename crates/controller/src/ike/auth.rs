@@ -216,6 +216,7 @@ impl Authenticating {
             epochgate: announcement.epochgate,
             ping_address: announcement.ping_address,
             nat: self.session.nat.found(),
+            nat_asked: self.session.nat.asked,
             initial_contact: false,
             assigned: assigned.clone(),
         };

@@ -282,6 +282,7 @@ impl Half {
             epochgate: announcement.epochgate,
             ping_address: announcement.ping_address,
             nat: session.nat.found(),
+            nat_asked: session.nat.asked,
             initial_contact: payloads.notify(NotifyType::INITIAL_CONTACT).is_some(),
             assigned: None,
         };

@@ -169,6 +169,7 @@ impl Established {
             epochgate: self.epochgate,
             ping_address: None,
             nat: self.session.nat.found(),
+            nat_asked: self.session.nat.asked,
             initial_contact: false,
             assigned: None,
         }

@@ -132,6 +132,9 @@ pub(crate) struct Peer {
     pub(crate) ping_address: Option<IpAddr>,
     /// A NAT was detected on either side.
     pub(crate) nat: bool,
+    /// NATs were looked for. An end that does not speak NAT traversal leaves it open whether one that
+    /// looks into IPsec stands in between.
+    pub(crate) nat_asked: bool,
     /// It says that it has no other IKE SA with us (INITIAL_CONTACT, RFC 7296 §2.4): older ones
     /// between these identities are dead.
     pub(crate) initial_contact: bool,

@@ -17,6 +17,8 @@ pub(super) const NAT_T_PORT: u16 = 4500;
 /// What the notifies of IKE_SA_INIT showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Nat {
+    /// Both ends sent them: there is no other NAT than those that were found.
+    pub(super) asked: bool,
     /// Our address is translated on the way.
     pub(super) ours: bool,
     /// The peer's address is translated on the way.
@@ -55,6 +57,7 @@ impl Nat {
         let source = says(NotifyType::NAT_DETECTION_SOURCE_IP, remote)?;
         let destination = says(NotifyType::NAT_DETECTION_DESTINATION_IP, local)?;
         Some(Self {
+            asked: true,
             ours: !destination,
             theirs: !source,
         })

@@ -26,6 +26,8 @@ pub(crate) struct Epoch {
     pub(crate) cipher: Cipher,
     /// The peer is epochgate. Known for as long as the epoch lives, which may be longer than its IKE SA.
     pub(crate) peer_is_epochgate: bool,
+    /// NATs were looked for when its IKE SA was made.
+    pub(crate) nat_asked: bool,
     /// What the peer wants pinged, if it said so: for this Child SA, else for all of its IKE SA.
     pub(crate) ping_addresses: [Option<IpAddr>; 2],
     pub(crate) created: Timestamp,
@@ -232,6 +234,7 @@ impl Epoch {
             path: child.path,
             cipher: child.cipher,
             peer_is_epochgate: peer.epochgate,
+            nat_asked: peer.nat_asked,
             ping_addresses: [child.ping_address, peer.ping_address],
             created: now,
             stage: Stage::Installing(Installing {
@@ -259,6 +262,11 @@ impl Epoch {
     pub(crate) fn covers(&self, pair: Pair) -> bool {
         selectors::contain(&self.local_selectors, pair.local)
             && selectors::contain(&self.remote_selectors, pair.remote)
+    }
+
+    /// Whether it is plain ESP, and nobody knows whether through a NAT that looks into it.
+    pub(crate) fn is_trackable(&self) -> bool {
+        !self.nat_asked && !self.path.encapsulated
     }
 
     /// Whether traffic may use it now.

@@ -9,7 +9,7 @@ use super::kernel::micros;
 use super::ping::PingSeries;
 use super::{Awaited, Context, Position, Tunnel};
 use crate::Timestamp;
-use crate::config::{NatTraversal, Proof};
+use crate::config::Proof;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
 use crate::io::{PingNonce, SaId, XfrmOp};
@@ -361,15 +361,13 @@ impl Tunnel {
         let soon = cx.now + self.config.ping.interval;
         let proves = self.proves();
         let holds = self.chosen() == Position::Held;
-        // Plain ESP, and nobody knows whether through a NAT that looks into it.
-        let unasked = self.config.nat_traversal == NatTraversal::Off;
         let foreign = !self.peer_is_epochgate(number);
         let may_clear = foreign && self.takes_anything() && self.replaces_usable(number);
         let Some(epoch) = self.epoch_mut(number) else {
             return;
         };
         let (inbound, session) = (epoch.inbound, epoch.session);
-        let trackable = unasked && !epoch.path.encapsulated;
+        let trackable = epoch.is_trackable();
         match &mut epoch.stage {
             Stage::Proving(proving) => {
                 if proving.out_proven && foreign {
