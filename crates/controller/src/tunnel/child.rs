@@ -270,6 +270,7 @@ impl Tunnel {
         self.drain(number, cx);
         self.shorten(number, cx.now + self.config.epoch.drain);
         self.delete_answered(number);
+        self.ask_before_going_back(cx);
         self.follow_client(cx);
         self.settle(cx);
         // The deletion shows that the peer has the successor's SAs by now.

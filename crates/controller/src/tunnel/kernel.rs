@@ -101,6 +101,7 @@ impl Tunnel {
 
     /// Moves the gate to where it ought to be, one update at a time.
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        self.ask_before_going_back(cx);
         let chosen = self.chosen();
         let Gate::Present(present) = &self.gate else {
             return;

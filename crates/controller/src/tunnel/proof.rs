@@ -325,6 +325,39 @@ impl Tunnel {
         !self.proves() && self.peer_is_epochgate(number) && self.epoch(number).is_some_and(asks)
     }
 
+    /// The epoch that a server's traffic used is over, and nothing younger is usable. Its client may
+    /// have left what came before at the switch, without its Delete having got here, or be there
+    /// still: it is asked, and what is sent meanwhile is held. It would be lost; and a NAT that looks
+    /// into IPsec takes it for the answer to the first ping of the client's next epoch (requirement
+    /// R11).
+    pub(super) fn ask_before_going_back(&mut self, cx: &mut Context<'_>) {
+        while let Position::Open(number) = self.chosen() {
+            let was_left = self.epoch(number).is_some_and(|it| it.retire_at.is_some());
+            if !was_left || !self.gating.proves() || !self.asks_the_client(number, cx) {
+                return;
+            }
+            let interval = self.config.ping.interval;
+            let Some(epoch) = self.epoch_mut(number) else {
+                return;
+            };
+            // Through such a NAT the client's own next ping goes first.
+            let wait = if epoch.is_trackable() {
+                interval
+            } else {
+                Duration::ZERO
+            };
+            epoch.retire_at = None;
+            let (sa, session) = (epoch.inbound, epoch.session);
+            if let Stage::Usable(usable) = &mut epoch.stage {
+                usable.check = Check::Doubted(PingSeries::starting(cx.now + wait));
+            }
+            cx.ike.check_liveness(session, cx.now);
+            let owner = Owner::Tunnel(self.id, Awaited::Tidying);
+            cx.out.xfrm(owner, XfrmOp::ReportFirst { sa, on: true });
+            self.epoch_timeout(number, cx);
+        }
+    }
+
     fn first_arrived(&mut self, number: EpochNumber, cx: &mut Context<'_>) {
         self.event(cx, Some(number), EventKind::FirstPacketArrived);
         self.counters.proven(ProofBy::Arrival, cx.now);
@@ -518,6 +551,14 @@ impl Tunnel {
                 self.retire(number, cx);
             } else if let Some(epoch) = self.epoch_mut(number) {
                 epoch.retire_at.get_or_insert(cx.now + RETIRE_AFTER);
+                if let Stage::Usable(Usable {
+                    check: Check::Doubted(pings),
+                    ..
+                }) = &mut epoch.stage
+                {
+                    // Nothing waits for it any more.
+                    pings.pause();
+                }
             }
         }
     }

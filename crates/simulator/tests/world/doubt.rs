@@ -1,9 +1,11 @@
 //! An open epoch that stops working.
 
+use epochgate_controller::config::NatTraversal;
 use epochgate_controller::event::EventKind;
 use epochgate_controller::status::GateStatus;
+use epochgate_ike_wire::ExchangeType;
 use epochgate_simulator::network::{Matching, Rule};
-use epochgate_simulator::pair::{DELAY, Plan};
+use epochgate_simulator::pair::{CLIENT_OUTER, DELAY, Plan};
 
 use crate::{MILLISECOND, Outcome, SECOND, crypto, established, is_close};
 
@@ -58,7 +60,8 @@ fn an_epoch_that_has_outlived_its_ike_sa_is_watched_and_gets_another() -> Outcom
     pair.rekey(pair.client);
     pair.world.run_for(60 * SECOND)?;
     assert!(pair.is_open(), "{}", pair.summary(pair.client));
-    assert!(pair.status(pair.client).unwrap().ike.is_empty());
+    let ike = pair.status(pair.client).unwrap().ike;
+    assert!(ike.iter().all(|it| it.state != "established"), "{ike:?}");
 
     let block = pair.world.disturb(Rule::lose(None, Matching::Esp));
     let noticed = ping.idle + ping.attempts * ping.interval + round_trip;
@@ -72,11 +75,39 @@ fn an_epoch_that_has_outlived_its_ike_sa_is_watched_and_gets_another() -> Outcom
 
     pair.world.heal();
     pair.await_that("there is an IKE SA", 60 * SECOND, |pair| {
-        let established = |node| pair.status(node).is_some_and(|it| it.ike.len() == 1);
-        pair.is_open() && established(pair.client) && established(pair.server)
+        let has_one = |node| {
+            let ike = pair.status(node).map(|it| it.ike);
+            ike.is_some_and(|ike| ike.len() == 1 && ike[0].state == "established")
+        };
+        pair.is_open() && has_one(pair.client) && has_one(pair.server)
     })?;
     pair.world.stop_flow(up);
     pair.drain()
+}
+
+/// The client has left the first epoch, whose Delete has not got through, and the second is lost.
+#[test]
+fn a_server_asks_before_it_goes_back_to_what_its_client_may_have_left() -> Outcome {
+    let mut pair = established(56)?;
+    let first = pair.open(pair.client).unwrap();
+    let goodbyes = Matching::IkeRequest(Some(ExchangeType::Informational));
+    let block = pair.world.disturb(Rule::lose(Some(CLIENT_OUTER), goodbyes));
+    pair.rekey(pair.client);
+    pair.await_newer(first.number, SECOND)?;
+    pair.world.steal_sa(pair.client, first.inbound);
+    let down = pair.downward(20 * MILLISECOND);
+    let up = pair.upward(200 * MILLISECOND);
+    pair.world.run_for(500 * MILLISECOND)?;
+    let second = pair.open(pair.server).unwrap();
+    pair.world.steal_sa(pair.server, second.inbound);
+    pair.world.mend(block);
+    pair.await_newer(second.number, pair.client_config.recovery_bound())?;
+    pair.world.stop_flow(down);
+    pair.world.stop_flow(up);
+    pair.drain()?;
+    let account = pair.world.account(down);
+    assert_eq!((account.lost(), account.refused), (0, 0), "{account:?}");
+    Ok(())
 }
 
 #[test]
@@ -203,6 +234,34 @@ fn an_sa_that_somebody_else_removed_is_replaced() -> Outcome {
             kind,
             EventKind::Attention { .. }
         )));
+    }
+    Ok(())
+}
+
+/// What the server sends on an epoch that failed may be taken for the answer to another's first ping,
+/// by a NAT that looks into IPsec. Who has looked for NATs and found none need not delete it.
+#[test]
+fn an_epoch_that_fails_is_deleted_at_once_where_nobody_looked_for_nats() -> Outcome {
+    for (client, server, kept) in [
+        (NatTraversal::Auto, NatTraversal::Auto, true),
+        (NatTraversal::Auto, NatTraversal::Off, false),
+        (NatTraversal::Off, NatTraversal::Auto, false),
+        (NatTraversal::Off, NatTraversal::Off, false),
+    ] {
+        let mut plan = Plan::default();
+        plan.client.nat_traversal = client;
+        plan.server.nat_traversal = server;
+        let mut pair = plan.established(57, crypto())?;
+        let up = pair.upward(200 * MILLISECOND);
+        pair.world.disturb(Rule::lose(None, Matching::Esp));
+        let mut seen_failed = false;
+        for _ in 0..400 {
+            pair.world.run_for(50 * MILLISECOND)?;
+            let epochs = pair.status(pair.client).unwrap().epochs;
+            seen_failed |= epochs.iter().any(|epoch| epoch.state == "failed");
+        }
+        pair.world.stop_flow(up);
+        assert_eq!(seen_failed, kept, "{client:?} {server:?}");
     }
     Ok(())
 }
