@@ -27,6 +27,10 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// TEMPORARY_FAILUREs in a row after which a rekey counts as refused.
 const RETRIES_MAX: u8 = 10;
 
+/// From a rekey that was put off to the end of the IKE SA at least: an exchange whose request is sent
+/// three times. The end is put off by [`RETRIES_MAX`] waits and exchanges at most.
+const RETRY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The timers of one IKE SA.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetime {
@@ -110,6 +114,8 @@ impl Lifetime {
         self.retries += 1;
         let thousandths = 1000 + below(ctx, 2000);
         self.rekey_at = ctx.now + RETRY_MIN.saturating_mul(thousandths) / 1000;
+        // Who slept through most of its lifetime has not had the time to be refused in earnest.
+        self.expires = self.expires.max(self.rekey_at + RETRY_PATIENCE);
         true
     }
 }
