@@ -31,7 +31,6 @@ impl Tunnel {
         if child.started_by == Side::Us {
             self.busy_answers = 0;
             self.effort = Effort::Rest;
-            self.retire_failed(child.replaces, cx);
         }
         if self.epochs.len() >= EPOCHS_MAX {
             self.drop_spare_epoch(cx);
@@ -66,6 +65,10 @@ impl Tunnel {
         // Most tunnels have one; a vector would make room for four.
         self.epochs.reserve_exact(1);
         self.epochs.push(epoch);
+        // Not before: an IKE SA whose last epoch is retired goes too.
+        if child.started_by == Side::Us {
+            self.retire_failed(child.replaces, cx);
+        }
     }
 
     fn refuse(&self, session: IkeSaId, child: &Child, cx: &mut Context<'_>) {

@@ -247,6 +247,7 @@ impl Tunnel {
         // An attempt that was given up is no news.
         let known = known.is_some_and(|known| known.peer.is_some() || connecting);
         let text = self.close_text(reason);
+        let by_us = matches!(reason, CloseReason::Asked | CloseReason::Left);
         // Over a dead IKE SA a client's epoch may still work, and its own checks tell; a server has
         // no other sign of its client.
         let keep_epochs = *reason == CloseReason::NoAnswer && self.proves();
@@ -280,11 +281,13 @@ impl Tunnel {
         } else if self.orphaned(cx) {
             // Whoever ended it: an epoch of another one lives on, and has none any more.
             self.pursue("the last IKE SA ended", cx);
-        } else if known && !matches!(reason, CloseReason::Asked | CloseReason::Left) {
+        } else if known && (!by_us || self.sessions.is_empty()) {
             if keep_epochs || self.config.start == Start::Always {
                 self.pursue("the IKE SA ended", cx);
             } else {
-                self.note_error(text, cx.now);
+                if !by_us {
+                    self.note_error(text, cx.now);
+                }
                 self.hear_of_waiting(cx);
             }
         }
