@@ -84,6 +84,8 @@ pub enum EventKind {
     IkeClosed {
         /// Why.
         reason: String,
+        /// Whether this end wanted it, as after each switch to the epoch of a newer one.
+        by_us: bool,
     },
     /// An epoch's SAs are in the kernel, unproven.
     EpochInstalled {
@@ -197,8 +199,9 @@ impl EventKind {
             | Self::AddressesAssigned { .. }
             | Self::AddressesLeased { .. }
             | Self::TookOver { .. }
+            | Self::IkeClosed { by_us: true, .. }
             | Self::Down => Severity::Info,
-            Self::IkeClosed { .. }
+            Self::IkeClosed { by_us: false, .. }
             | Self::Closed { .. }
             | Self::Unanswered { .. }
             | Self::Retrying { .. } => Severity::Warning,
@@ -229,7 +232,7 @@ impl fmt::Display for EventKind {
                 if *by_peer { "the peer" } else { "this end" }
             ),
             Self::Reauthenticating { reason } => write!(f, "authenticating anew: {reason}"),
-            Self::IkeClosed { reason } => write!(f, "IKE SA closed: {reason}"),
+            Self::IkeClosed { reason, .. } => write!(f, "IKE SA closed: {reason}"),
             Self::EpochInstalled { inbound, outbound } => write!(
                 f,
                 "epoch installed, unproven: in {:#010x}, out {:#010x}",

@@ -206,7 +206,11 @@ impl Tunnel {
         cx.ike.forget(id, self.id);
         self.session_over(id, cx.now + self.config.epoch.drain, cx);
         let reason = why.to_owned();
-        self.event(cx, None, EventKind::IkeClosed { reason });
+        let kind = EventKind::IkeClosed {
+            reason,
+            by_us: false,
+        };
+        self.event(cx, None, kind);
         let concerned = match self.effort {
             Effort::Connecting { session, .. } | Effort::Rekeying { session, .. } => session == id,
             Effort::Rest
@@ -267,6 +271,7 @@ impl Tunnel {
                 None,
                 EventKind::IkeClosed {
                     reason: text.clone(),
+                    by_us,
                 },
             );
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use epochgate_controller::event::{EpochNumber, EventKind};
+use epochgate_controller::event::{EpochNumber, EventKind, Severity};
 use epochgate_controller::io::{Command, CommandOutcome};
 use epochgate_simulator::NodeId;
 use epochgate_simulator::pair::{Pair, Plan};
@@ -102,7 +102,7 @@ fn a_new_ike_sa_takes_over_before_the_old_one_goes() -> Outcome {
         Ok(())
     })?;
     // Nobody said INITIAL_CONTACT: the server forgot nothing.
-    let forgot = |kind: &EventKind| matches!(kind, EventKind::IkeClosed { reason } if reason.contains("anew"));
+    let forgot = |kind: &EventKind| matches!(kind, EventKind::IkeClosed { reason, .. } if reason.contains("anew"));
     assert_eq!(pair.world.node(pair.server).count(forgot), 0);
     Ok(())
 }
@@ -149,5 +149,21 @@ fn an_operator_hears_when_there_is_no_ike_sa_to_rekey() -> Outcome {
         let answer = pair.world.node(pair.client).answer(command);
         assert!(matches!(answer, Some(CommandOutcome::Failed(text)) if text.contains("no IKE SA")));
     }
+    Ok(())
+}
+
+#[test]
+fn an_ike_sa_that_this_end_replaces_is_no_warning() -> Outcome {
+    let mut pair = established(77)?;
+    let old = pair.open_epoch(pair.client).unwrap();
+    pair.reauthenticate(pair.client);
+    pair.await_newer(old, SECOND)?;
+    pair.drain()?;
+    let replaced = |kind: &EventKind| {
+        matches!(kind, EventKind::IkeClosed { by_us: true, .. })
+            && kind.severity() == Severity::Info
+    };
+    assert_eq!(pair.world.node(pair.client).count(replaced), 1);
+    assert_eq!(pair.world.node(pair.server).count(replaced), 0);
     Ok(())
 }

@@ -74,7 +74,7 @@ fn an_hour_without_esp_leaves_few_epochs_and_is_over_within_two_pings() -> Outco
     // The client never says that it knows of no other IKE SA.
     assert!(!pair.world.told(pair.server, |kind| matches!(
         kind,
-        EventKind::IkeClosed { reason } if reason.contains("started anew")
+        EventKind::IkeClosed { reason, .. } if reason.contains("started anew")
     )));
     pair.world.mend(block);
     await_flowing(&mut pair, 2 * interval + ROUND_TRIP)?;
