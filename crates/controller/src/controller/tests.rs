@@ -15,7 +15,7 @@ use crate::config::{
 use crate::event::EventKind;
 use crate::io::{
     Command, CommandId, CommandOutcome, ControlPing, Datagram, IfId, Input, Output, PolicyKey,
-    PolicyScope, XfrmError, XfrmOp, XfrmReply,
+    PolicyScope, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
 };
 use crate::ring_provider::Ring;
 
@@ -28,6 +28,8 @@ struct Spd {
     interfaces: BTreeSet<IfId>,
     /// What passed each of the SAs.
     packets: u64,
+    /// Updates of policies.
+    writes: u32,
 }
 
 impl Spd {
@@ -55,6 +57,7 @@ impl Spd {
                 self.ours.extend(specs.iter().map(|spec| spec.key));
             }
             XfrmOp::UpdatePolicies(specs) => {
+                self.writes += 1;
                 for spec in specs {
                     assert!(self.ours.contains(&spec.key), "not ours: {:?}", spec.key);
                 }
@@ -291,4 +294,34 @@ fn a_daemon_that_stops_and_blocks_leaves_the_interface_to_its_policies() {
     world.configure(vec![blocking]);
     world.command(Command::Shutdown);
     assert_eq!((world.spd.ours.len(), world.spd.interfaces.len()), (5, 1));
+}
+
+#[test]
+fn policies_that_somebody_removes_at_every_write_are_written_again_without_a_busy_loop() {
+    let mut world = World::new(Spd::default());
+    world.configure(vec![tunnel("a", &["10.2.0.0/16"])]);
+    let removed = *world.spd.ours.first().expect("a policy");
+    let steal = |world: &mut World| {
+        let before = world.spd.writes;
+        world.hear(Input::Xfrm(XfrmEvent::PolicyRemoved(removed)));
+        world.spd.writes - before
+    };
+    world.pass(Duration::from_secs(1));
+    let before = world.spd.writes;
+    assert_eq!(steal(&mut world), 1, "the first is restored at once");
+    for _ in 0..1000 {
+        steal(&mut world);
+        world.pass(Duration::from_millis(1));
+    }
+    let writes = world.spd.writes - before;
+    assert!((10..=44).contains(&writes), "{writes} in a second");
+    let told = |event: &&EventKind| matches!(event, EventKind::Attention { .. });
+    assert_eq!(world.events.iter().filter(told).count(), 1);
+
+    // The last one too is restored, in the next window at the latest.
+    world.pass(Duration::from_millis(200));
+    while steal(&mut world) > 0 {}
+    let before = world.spd.writes;
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.spd.writes, before + 1);
 }

@@ -72,27 +72,7 @@ impl Tunnel {
         }
     }
 
-    /// Writes policies anew that somebody else removed. The `out` policies hold meanwhile only if
-    /// they held before.
-    pub(crate) fn restore_policies(&mut self, cx: &mut Context<'_>) {
-        let Gate::Present(present) = &self.gate else {
-            return;
-        };
-        let position = present.moving.map_or(present.at, |(_, to)| to);
-        let mut policies = self.policies.all_holding();
-        let out = self.policies.out(self.at(position));
-        for policy in &mut policies {
-            if let Some(now) = out.iter().find(|now| now.key == policy.key) {
-                *policy = *now;
-            }
-        }
-        cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::Upkeep),
-            XfrmOp::UpdatePolicies(policies),
-        );
-    }
-
-    fn at(&self, position: Position) -> Option<&Epoch> {
+    pub(super) fn at(&self, position: Position) -> Option<&Epoch> {
         match position {
             Position::Held => None,
             Position::Open(number) => self.epoch(number),
@@ -149,10 +129,7 @@ impl Tunnel {
     }
 
     pub(super) fn gate_timeout(&mut self, cx: &mut Context<'_>) {
-        if self.upkeep_due().is_some_and(|due| due <= cx.now) {
-            self.upkeep_at = None;
-            self.restore_policies(cx);
-        }
+        self.upkeep_timeout(cx);
         match &mut self.gate {
             Gate::Down | Gate::Creating { .. } => {}
             Gate::Refused { again, pause, .. } => {
@@ -202,14 +179,6 @@ impl Tunnel {
         }
     }
 
-    /// When policies are written once more that the kernel would not write.
-    pub(super) fn upkeep_due(&self) -> Option<Timestamp> {
-        match self.gate {
-            Gate::Present(_) => self.upkeep_at,
-            Gate::Down | Gate::Creating { .. } | Gate::Refused { .. } => None,
-        }
-    }
-
     /// The result of one of this tunnel's operations.
     pub(crate) fn xfrm_done(
         &mut self,
@@ -252,7 +221,7 @@ impl Tunnel {
             }
             Awaited::Upkeep => {
                 if let Err(error) = result {
-                    self.upkeep_at = Some(cx.now + REFUSED_RETRY);
+                    self.upkeep.refused(cx.now);
                     self.attention(format!("policies could not be written: {error}"), cx);
                 }
             }
@@ -447,13 +416,7 @@ impl Tunnel {
             XfrmEvent::FirstPacket(sa) => self.first_packet(sa, cx),
             XfrmEvent::Expired(sa) => self.sa_lost(sa, "its hard lifetime ended", cx),
             XfrmEvent::SaRemoved(sa) => self.sa_lost(sa, "somebody else removed its SA", cx),
-            XfrmEvent::PolicyRemoved(_) => {
-                self.attention(
-                    "somebody else removed a policy; it is written again".into(),
-                    cx,
-                );
-                self.restore_policies(cx);
-            }
+            XfrmEvent::PolicyRemoved(_) => self.policy_removed(cx),
             XfrmEvent::MappingChanged { sa, source } => self.mapping_changed(sa, source, cx),
             XfrmEvent::Overrun => {
                 self.restore_policies(cx);

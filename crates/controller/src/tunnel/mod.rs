@@ -22,6 +22,7 @@ mod renewal;
 mod report;
 mod session;
 mod spare;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,6 +35,7 @@ pub(crate) use gating::Gating;
 use ladder::Effort;
 use measure::Counters;
 use policies::{Policies, Reqids};
+use upkeep::Upkeep;
 
 use crate::Timestamp;
 use crate::config::{Role, TunnelConfig};
@@ -179,8 +181,7 @@ pub(crate) struct Tunnel {
     /// Policies on their way into the kernel beside those that are there.
     amending: BTreeSet<PolicyKey>,
     policies_changed: bool,
-    /// When policies are written once more that the kernel would not write.
-    upkeep_at: Option<Timestamp>,
+    upkeep: Upkeep,
     wishes: Vec<(CommandId, Wish)>,
     counters: Counters,
     last_error: Option<String>,
@@ -223,7 +224,7 @@ impl Tunnel {
             assigned: Assigned::default(),
             amending: BTreeSet::new(),
             policies_changed: false,
-            upkeep_at: None,
+            upkeep: Upkeep::default(),
             wishes: Vec::new(),
             counters: Counters::default(),
             last_error: None,
