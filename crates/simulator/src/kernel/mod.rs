@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use epochgate_controller::io::{PolicyDirection, PolicyKey, PolicySpec, SaId, SaSpec, XfrmEvent};
+use epochgate_controller::io::{
+    PolicyAction, PolicyDirection, PolicyKey, PolicySpec, SaId, SaSpec, XfrmEvent,
+};
 use epochgate_controller::{REQIDS, Timestamp};
 use ipnet::IpNet;
 
@@ -189,9 +191,13 @@ impl Kernel {
         self.policies.values().map(|policy| &policy.spec)
     }
 
-    /// The packets that wait.
+    /// The packets that wait beneath policies that hold. What waits beneath an open one is on its way:
+    /// the timer that releases it runs.
     pub(crate) fn held_packets(&self) -> impl Iterator<Item = &Packet> {
-        self.policies.values().flat_map(|policy| &policy.held)
+        let policies = self.policies.values();
+        let holding =
+            policies.filter(|policy| matches!(policy.spec.action, PolicyAction::Hold { .. }));
+        holding.flat_map(|policy| &policy.held)
     }
 
     /// An SA that has keys, as it was added or moved.
