@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use epochgate_controller::Timestamp;
 use epochgate_controller::config::{Proof, Role};
 use epochgate_controller::io::SaId;
+use epochgate_controller::status::GateStatus;
+use epochgate_controller::{Controller, Timestamp};
 
 use crate::kernel::Drop;
 use crate::node::Node;
@@ -138,7 +139,8 @@ fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation>
             }
             Observed::Ended(node, packet, why) => {
                 let data = matches!(packet.body, Body::Data { .. });
-                if data && world.is_whole() && *why != Drop::QueueFull {
+                let lost = data && world.is_whole() && *why != Drop::QueueFull;
+                if lost && !(*why == Drop::NoState && is_ahead_of_its_sas(world, *node, packet)) {
                     let what = format!("{packet:?} ended at {node:?}: {why:?}");
                     return Err(world.violation("I4", what));
                 }
@@ -146,6 +148,27 @@ fn a_switch_loses_and_duplicates_nothing(world: &World) -> Result<(), Violation>
         }
     }
     Ok(())
+}
+
+/// Whether a packet comes from a server that does not wait, and to a client that has opened nothing
+/// yet: such a server sends as soon as it has the SAs, and its client gets them when its answer
+/// arrives. `wait` is there to avoid that (R8).
+fn is_ahead_of_its_sas(world: &World, to: NodeId, packet: &Packet) -> bool {
+    let Body::Data { flow, .. } = packet.body else {
+        return false;
+    };
+    let mut tunnels = world.node(world.sender(flow)).config.tunnels.iter();
+    let is_ahead = tunnels.any(|tunnel| {
+        let remote = &tunnel.remote_traffic;
+        tunnel.role == Role::Server
+            && !tunnel.epoch.wait
+            && remote
+                .iter()
+                .any(|network| network.contains(&packet.destination))
+    });
+    let reports = world.node(to).controller().map(Controller::status);
+    let mut there = reports.into_iter().flat_map(|report| report.tunnels);
+    is_ahead && there.all(|tunnel| tunnel.gate != GateStatus::Open)
 }
 
 /// I6: policies and SAs of others are as they were.

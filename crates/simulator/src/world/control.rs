@@ -264,6 +264,11 @@ impl World {
         id
     }
 
+    /// Who sends a flow's packets.
+    pub(crate) fn sender(&self, flow: FlowId) -> NodeId {
+        self.flows[flow.0].from
+    }
+
     /// Ends it.
     pub fn stop_flow(&mut self, flow: FlowId) {
         self.flows[flow.0].running = false;
