@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use epochgate_config::parse_duration;
 use epochgate_control::DEFAULT_SOCKET;
 
+pub use crate::xfrm::arguments as xfrm;
+
 /// How long the daemon may take over what needs no answer of a peer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,8 +24,9 @@ Exit codes:
   1  it failed, or the tunnel is unknown; the message says why and what to do
   2  a mistake in the command line or in the configuration file
   3  the daemon is not running, or it ended while its events were followed
-  4  the daemon's socket may not be used by this user
-  5  no answer in time; the daemon goes on with what was asked";
+  4  this user may not: the daemon's socket, or the kernel's IPsec, is not open to it
+  5  no answer in time; the daemon goes on with what was asked
+  6  the kernel lacks what is needed; the message names it";
 
 const DOCTOR_EXIT_CODES: &str = "\
 Exit codes:
@@ -148,6 +151,14 @@ pub enum Command {
         /// Ask the kernel what it can do, in a network namespace of its own, for another process.
         #[arg(long, hide = true)]
         probe: bool,
+    },
+    /// Show the kernel's IPsec: SAs, policies, counters and events, whoever made them.
+    ///
+    /// It needs no daemon and changes nothing, but root (CAP_NET_ADMIN), except for `stat`.
+    Xfrm {
+        /// What to look at.
+        #[command(subcommand)]
+        command: xfrm::XfrmCommand,
     },
     /// Look for mistakes in a configuration file, without a daemon.
     ///

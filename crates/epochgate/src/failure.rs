@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use epochgate_config::{ReadError, shown_duration};
 use epochgate_control::{FrameError, PROTOCOL_VERSION};
+use epochgate_xfrm::{Operation, XfrmError};
+use nix::libc;
 use thiserror::Error;
 
 use crate::terminal::harmless;
@@ -60,6 +62,12 @@ pub(crate) enum Failure {
     /// An answer to another question.
     #[error("the daemon's answer does not fit the question")]
     Unexpected,
+    /// Timers and signals.
+    #[error("can't wait for events and signals: {0}")]
+    Runtime(io::Error),
+    /// The kernel's IPsec says no.
+    #[error("{}", kernel(.0))]
+    Kernel(#[from] XfrmError),
     /// Standard output is closed or full.
     #[error("standard output: {0}")]
     Output(io::Error),
@@ -78,11 +86,17 @@ impl Failure {
     /// As `--help` lists them.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::Kernel(error) => match error.errno() {
+                Some(libc::EPERM | libc::EACCES) => 4,
+                Some(libc::EPROTONOSUPPORT | libc::ENOENT) => 6,
+                Some(_) | None => 1,
+            },
             Self::Refused(_)
             | Self::Closed
             | Self::Socket { .. }
             | Self::Frame(_)
             | Self::Unexpected
+            | Self::Runtime(_)
             | Self::Output(_) => 1,
             Self::Unreadable(_) | Self::Mistakes(_) => 2,
             Self::NotRunning(_) | Self::Stopped | Self::Gone => 3,
@@ -104,5 +118,28 @@ fn not_understood(error: &FrameError) -> String {
         FrameError::TooLong(_) | FrameError::Malformed(_) => {
             format!("the daemon's answer can't be understood: {error}")
         }
+    }
+}
+
+/// What the kernel said, and who must act.
+fn kernel(error: &XfrmError) -> String {
+    match (error.operation(), error.errno()) {
+        (_, Some(libc::EPERM | libc::EACCES)) => format!(
+            "this user may not {}: that takes CAP_NET_ADMIN\n\
+             Become root (sudo epochgate …).",
+            error.operation()
+        ),
+        (Operation::Open, Some(libc::EPROTONOSUPPORT)) => {
+            "this kernel has no IPsec over netlink: it was built without CONFIG_XFRM_USER, or its \
+             module can't be loaded\n\
+             Load it (modprobe xfrm_user), or run a kernel that has it."
+                .to_owned()
+        }
+        (Operation::ReadCounters, Some(libc::ENOENT)) => {
+            "this kernel keeps no IPsec counters: /proc/net/xfrm_stat is missing\n\
+             Run a kernel with CONFIG_XFRM_STATISTICS."
+                .to_owned()
+        }
+        _ => error.to_string(),
     }
 }

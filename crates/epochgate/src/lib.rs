@@ -1,5 +1,5 @@
-//! The command `epochgate`: asks the daemon over its control socket, shows what it answers, and
-//! checks configuration files by itself.
+//! The command `epochgate`: asks the daemon over its control socket and shows what it answers. By
+//! itself it checks configuration files and shows what is in the kernel's IPsec.
 //!
 //! [`cli`] defines what can be typed (manual pages and completions are made from it); each command
 //! writes to one `Screen`, which knows the terminal.
@@ -13,6 +13,7 @@ mod failure;
 mod interrupt;
 mod status;
 mod terminal;
+mod xfrm;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -141,6 +142,7 @@ fn run(arguments: &Arguments, screen: &mut Screen) -> Result<(), Failure> {
             },
             screen,
         ),
+        Command::Xfrm { command } => xfrm::run(command, screen),
         Command::Check { file, policies } => screen.write(&check::check(file, policies.clone())?),
     }
 }

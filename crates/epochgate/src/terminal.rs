@@ -2,6 +2,9 @@
 
 use std::env;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::failure::Failure;
 
@@ -69,6 +72,18 @@ impl Screen {
     /// Makes everything written so far visible.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(Failure::Output)
+    }
+
+    /// Nobody will read what is written: the other end of the pipe is closed.
+    pub(crate) fn has_lost_its_reader(&self) -> bool {
+        let mut stdout = [PollFd::new(self.out.get_ref().as_fd(), PollFlags::empty())];
+        let polled = poll(&mut stdout, PollTimeout::ZERO);
+        let [stdout] = stdout;
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        polled.is_ok()
+            && stdout
+                .revents()
+                .is_some_and(|events| events.intersects(gone))
     }
 
     /// The end of the output.

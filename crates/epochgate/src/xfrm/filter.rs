@@ -1,0 +1,286 @@
+//! Which entries are shown. SAs, policies and events that do not fit are left out before they are
+//! rendered; partners are looked for among all entries, shown or not.
+
+use std::net::IpAddr;
+
+use epochgate_xfrm::{Mark, Policy, PolicyDirection, Prefix, Sa};
+
+use super::arguments::{Direction, FilterArguments};
+use super::partners::SaWay;
+
+/// A filter; all that is given must fit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    wanted: FilterArguments,
+}
+
+impl From<&FilterArguments> for Filter {
+    fn from(wanted: &FilterArguments) -> Self {
+        Self {
+            wanted: wanted.clone(),
+        }
+    }
+}
+
+/// What an event tells of an SA or a policy, as far as it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traits {
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) destination: Option<IpAddr>,
+    pub(crate) spi: Option<u32>,
+    pub(crate) reqid: Option<u32>,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) if_id: Option<u32>,
+    pub(crate) direction: Option<Direction>,
+}
+
+impl Filter {
+    /// Nothing is left out.
+    pub(crate) fn is_all(&self) -> bool {
+        let FilterArguments {
+            src,
+            dst,
+            spi,
+            reqid,
+            mark,
+            if_id,
+            dir,
+        } = &self.wanted;
+        src.is_none()
+            && dst.is_none()
+            && spi.is_none()
+            && reqid.is_none()
+            && mark.is_none()
+            && if_id.is_none()
+            && dir.is_none()
+    }
+
+    /// The outer source prefix wanted.
+    pub(crate) fn source(&self) -> Option<Prefix> {
+        self.wanted.src
+    }
+
+    /// The outer destination prefix wanted.
+    pub(crate) fn destination(&self) -> Option<Prefix> {
+        self.wanted.dst
+    }
+
+    /// Whether an SA that goes `way` is wanted.
+    pub(crate) fn takes_sa(&self, sa: &Sa, way: SaWay) -> bool {
+        let direction = match way {
+            SaWay::In(_) => Some(Direction::In),
+            SaWay::Out(_) => Some(Direction::Out),
+            SaWay::Unknown => None,
+        };
+        self.takes(&Traits {
+            source: Some(sa.source),
+            destination: Some(sa.destination),
+            spi: Some(sa.spi.map_or(0, |spi| spi.get())),
+            reqid: Some(sa.reqid.0),
+            mark: sa.mark,
+            if_id: sa.if_id.map(|id| id.get()),
+            direction,
+        })
+    }
+
+    /// Whether a policy is wanted.
+    pub(crate) fn takes_policy(&self, policy: &Policy) -> bool {
+        let FilterArguments {
+            src,
+            dst,
+            spi,
+            reqid,
+            mark,
+            if_id,
+            dir,
+        } = &self.wanted;
+        let templates = &policy.templates;
+        let selector = &policy.selector;
+        let within = |wanted: &Option<Prefix>, inner: Prefix, outer: &dyn Fn(usize) -> IpAddr| {
+            wanted.is_none_or(|wanted| {
+                covers(wanted, inner) || (0..templates.len()).any(|i| contains(wanted, outer(i)))
+            })
+        };
+        let outer_source = |i: usize| {
+            templates
+                .get(i)
+                .map_or(selector.source().address(), |t| t.source)
+        };
+        let outer_destination = |i: usize| {
+            templates
+                .get(i)
+                .map_or(selector.destination().address(), |t| t.destination)
+        };
+        within(src, selector.source(), &outer_source)
+            && within(dst, selector.destination(), &outer_destination)
+            && spi.is_none_or(|spi| {
+                templates
+                    .iter()
+                    .any(|t| t.spi.is_some_and(|pinned| pinned.get() == spi))
+            })
+            && reqid.is_none_or(|reqid| templates.iter().any(|t| t.reqid.0 == reqid))
+            && mark.is_none_or(|wanted| has_mark(wanted, policy.mark))
+            && if_id.is_none_or(|id| policy.if_id.map_or(0, |id| id.get()) == id)
+            && dir.is_none_or(|dir| dir == direction(policy.direction))
+    }
+
+    /// Whether an event about something with these traits is wanted. What the event does not tell
+    /// does not fit.
+    pub(crate) fn takes(&self, traits: &Traits) -> bool {
+        let FilterArguments {
+            src,
+            dst,
+            spi,
+            reqid,
+            mark,
+            if_id,
+            dir,
+        } = &self.wanted;
+        src.is_none_or(|prefix| {
+            traits
+                .source
+                .is_some_and(|address| contains(prefix, address))
+        }) && dst.is_none_or(|prefix| {
+            traits
+                .destination
+                .is_some_and(|address| contains(prefix, address))
+        }) && spi.is_none_or(|spi| traits.spi == Some(spi))
+            && reqid.is_none_or(|reqid| traits.reqid == Some(reqid))
+            && mark.is_none_or(|wanted| has_mark(wanted, traits.mark))
+            && if_id.is_none_or(|id| traits.if_id.unwrap_or(0) == id)
+            && dir.is_none_or(|dir| traits.direction == Some(dir))
+    }
+}
+
+/// The direction to filter by: that of a socket's own policy is the packet's.
+pub(crate) fn direction(direction: PolicyDirection) -> Direction {
+    match direction {
+        PolicyDirection::In | PolicyDirection::SocketIn => Direction::In,
+        PolicyDirection::Out | PolicyDirection::SocketOut => Direction::Out,
+        PolicyDirection::Forward => Direction::Fwd,
+    }
+}
+
+fn has_mark(wanted: Mark, mark: Option<Mark>) -> bool {
+    mark.is_some_and(|mark| mark.value & wanted.mask == wanted.value & wanted.mask)
+}
+
+/// The address is in the prefix.
+pub(crate) fn contains(prefix: Prefix, address: IpAddr) -> bool {
+    match (prefix.address(), address) {
+        (IpAddr::V4(wanted), IpAddr::V4(address)) => {
+            let shift = 32 - u32::from(prefix.length());
+            let differing = wanted.to_bits() ^ address.to_bits();
+            differing.checked_shr(shift).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(wanted), IpAddr::V6(address)) => {
+            let shift = 128 - u32::from(prefix.length());
+            let differing = wanted.to_bits() ^ address.to_bits();
+            differing.checked_shr(shift).unwrap_or(0) == 0
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// All of `inner` is in `outer`.
+pub(crate) fn covers(outer: Prefix, inner: Prefix) -> bool {
+    outer.length() <= inner.length() && contains(outer, inner.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use epochgate_xfrm::{Reqid, Selector, Spi, Template};
+
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().expect("a prefix")
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn policy() -> Policy {
+        let selector =
+            Selector::new(prefix("10.1.0.0/16"), prefix("10.2.0.0/16")).expect("one family");
+        let template =
+            Template::esp_tunnel(address("192.0.2.1"), address("198.51.100.7"), Reqid(7));
+        Policy::protect(PolicyDirection::Out, selector, 100, template)
+    }
+
+    fn filter(change: impl FnOnce(&mut FilterArguments)) -> Filter {
+        let mut wanted = FilterArguments::default();
+        change(&mut wanted);
+        Filter::from(&wanted)
+    }
+
+    #[test]
+    fn a_prefix_contains_what_its_bits_say() {
+        assert!(contains(prefix("10.0.0.0/8"), address("10.255.0.1")));
+        assert!(!contains(prefix("10.0.0.0/8"), address("11.0.0.1")));
+        assert!(contains(prefix("0.0.0.0/0"), address("203.0.113.1")));
+        assert!(!contains(prefix("0.0.0.0/0"), address("::1")));
+        assert!(contains(prefix("2001:db8::/32"), address("2001:db8:1::1")));
+        assert!(contains(prefix("::/0"), address("ff02::1")));
+        assert!(covers(prefix("10.0.0.0/8"), prefix("10.1.0.0/16")));
+        assert!(!covers(prefix("10.1.0.0/16"), prefix("10.0.0.0/8")));
+    }
+
+    #[test]
+    fn a_policy_is_found_by_its_inner_and_by_its_outer_addresses() {
+        let policy = policy();
+        for source in ["10.0.0.0/8", "192.0.2.1/32"] {
+            assert!(filter(|f| f.src = Some(prefix(source))).takes_policy(&policy));
+        }
+        assert!(!filter(|f| f.src = Some(prefix("198.51.100.7/32"))).takes_policy(&policy));
+        assert!(filter(|f| f.dst = Some(prefix("198.51.100.0/24"))).takes_policy(&policy));
+    }
+
+    #[test]
+    fn everything_given_must_fit() {
+        let mut policy = policy();
+        let both = filter(|f| {
+            f.reqid = Some(7);
+            f.dir = Some(Direction::Out);
+        });
+        assert!(both.takes_policy(&policy));
+        policy.direction = PolicyDirection::Forward;
+        assert!(!both.takes_policy(&policy));
+        let pinned = filter(|f| f.spi = Some(5));
+        assert!(!pinned.takes_policy(&policy));
+        policy.templates = vec![
+            policy
+                .templates
+                .first()
+                .expect("one")
+                .pinned_to(Spi::new(5).expect("not zero")),
+        ];
+        assert!(pinned.takes_policy(&policy));
+    }
+
+    #[test]
+    fn a_mark_is_compared_among_the_bits_asked_for() {
+        let marked = Some(Mark {
+            value: 0x12,
+            mask: 0xff,
+        });
+        assert!(has_mark(
+            Mark {
+                value: 0x10,
+                mask: 0xf0
+            },
+            marked
+        ));
+        assert!(!has_mark(Mark::exactly(0x10), marked));
+        assert!(!has_mark(Mark::exactly(0x10), None));
+    }
+
+    #[test]
+    fn without_an_option_nothing_is_left_out() {
+        assert!(Filter::default().is_all());
+        assert!(!filter(|f| f.if_id = Some(0)).is_all());
+        assert!(Filter::default().takes(&Traits::default()));
+        assert!(!filter(|f| f.spi = Some(1)).takes(&Traits::default()));
+    }
+}

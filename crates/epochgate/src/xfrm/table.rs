@@ -1,0 +1,464 @@
+//! Tables that fit a terminal and stream: rows come in one by one and go out as lines.
+//!
+//! The first rows decide which columns there are and how wide they get ([`Layout`]); all others only
+//! have to be formatted, so that a table of 100,000 rows needs the memory of [`LOOK_AHEAD`] of them.
+//! (Table crates keep every cell until the end; that is what rules them out here.) What has no column,
+//! because it is rare or because the terminal is narrow, follows on an indented line of its own:
+//! nothing that a row has to say is cut off or left out.
+
+use std::fmt::Write as _;
+
+use crate::terminal::{Paint, Tone, harmless, wrapped};
+
+/// Rows that are looked at before the first one is written.
+pub(crate) const LOOK_AHEAD: usize = 512;
+/// Blanks between columns.
+const GAP: usize = 2;
+/// Indentation of what follows a row.
+const INDENT: usize = 6;
+/// Narrowest that a column of addresses gets.
+const NARROWEST_ADDRESS: usize = 9;
+/// Narrowest terminal that lines are fitted to; a narrower one wraps them itself.
+const NARROWEST: usize = 40;
+
+/// A column that a table may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// Its heading.
+    pub(crate) title: &'static str,
+    /// What comes before a value that has no column, on the line below.
+    pub(crate) label: &'static str,
+    /// Columns with low numbers stay on a narrow terminal; those with 0 always do.
+    pub(crate) rank: u8,
+    pub(crate) align: Align,
+    /// Widest that it gets; longer values move what follows.
+    pub(crate) widest: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+    /// Left, and made narrower when even the most important columns do not fit.
+    Address,
+}
+
+/// What a row has to say in a column.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) tone: Option<Tone>,
+    /// It is the usual: a column with nothing else in it is left out, and so is this without one.
+    pub(crate) usual: bool,
+}
+
+impl Cell {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            usual: text.is_empty(),
+            text,
+            tone: None,
+        }
+    }
+
+    /// Something to say only where it is not this.
+    pub(crate) fn unless(text: impl Into<String>, usual: &str) -> Self {
+        let text = text.into();
+        Self {
+            usual: text == usual || text.is_empty(),
+            text,
+            tone: None,
+        }
+    }
+
+    pub(crate) fn toned(self, tone: Option<Tone>) -> Self {
+        Self { tone, ..self }
+    }
+}
+
+/// One entry of a table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    /// One for each column.
+    pub(crate) cells: Vec<Cell>,
+    /// What stands out.
+    pub(crate) notes: Vec<(Tone, String)>,
+}
+
+/// Which columns a table has, and how wide they are.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    columns: &'static [Column],
+    /// Per column: its width if it is shown.
+    widths: Vec<Option<usize>>,
+    /// Columns of the terminal; `None`: nothing limits a line, and a row is one line.
+    width: Option<usize>,
+    paint: Paint,
+}
+
+impl Layout {
+    /// The best layout for the first rows.
+    pub(crate) fn of(
+        columns: &'static [Column],
+        first: &[Row],
+        width: Option<usize>,
+        paint: Paint,
+    ) -> Self {
+        let width = width.map(|width| width.max(NARROWEST));
+        let wanted = |place: usize, column: &Column| {
+            let cells = first.iter().filter_map(|row| row.cells.get(place));
+            let is_said = column.rank == 0 || cells.clone().any(|cell| !cell.usual);
+            let longest = cells.map(|cell| length(&cell.text)).max().unwrap_or(0);
+            is_said.then(|| longest.min(column.widest).max(length(column.title)))
+        };
+        let wanted: Vec<Option<usize>> = columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| wanted(place, column))
+            .collect();
+        let mut layout = Self {
+            columns,
+            widths: wanted.clone(),
+            width,
+            paint,
+        };
+        if let Some(width) = width {
+            layout.fit(&wanted, width);
+        }
+        layout
+    }
+
+    /// Leaves out columns, the least important first, until the others fit.
+    fn fit(&mut self, wanted: &[Option<usize>], width: usize) {
+        self.widths = self
+            .columns
+            .iter()
+            .zip(wanted)
+            .map(|(column, wanted)| wanted.filter(|_| column.rank == 0))
+            .collect();
+        self.narrow_addresses(width);
+        let mut by_rank: Vec<(u8, usize)> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| (column.rank, place))
+            .collect();
+        by_rank.sort_unstable();
+        for (rank, place) in by_rank {
+            let Some(wanted) = wanted.get(place).copied().flatten().filter(|_| rank > 0) else {
+                continue;
+            };
+            if self.total() + GAP + wanted <= width
+                && let Some(slot) = self.widths.get_mut(place)
+            {
+                *slot = Some(wanted);
+            }
+        }
+    }
+
+    fn narrow_addresses(&mut self, width: usize) {
+        while self.total() > width {
+            let widest = self
+                .columns
+                .iter()
+                .zip(&mut self.widths)
+                .filter(|(column, _)| column.align == Align::Address)
+                .filter_map(|(_, width)| width.as_mut())
+                .max();
+            match widest {
+                Some(widest) if *widest > NARROWEST_ADDRESS => *widest -= 1,
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    fn total(&self) -> usize {
+        let shown = self.widths.iter().flatten();
+        shown
+            .map(|width| width + GAP)
+            .sum::<usize>()
+            .saturating_sub(GAP)
+    }
+
+    /// The line of headings.
+    pub(crate) fn heading(&self) -> String {
+        let cells: Vec<Cell> = self
+            .columns
+            .iter()
+            .map(|column| Cell::new(column.title))
+            .collect();
+        let mut line = String::new();
+        self.put_cells(&mut line, &cells);
+        let line = line.trim_end();
+        self.paint.paint(Tone::Name, line) + "\n"
+    }
+
+    /// The lines of a row.
+    pub(crate) fn row(&self, row: &Row) -> String {
+        let mut text = String::with_capacity(self.width.unwrap_or(120) + 1);
+        self.put_cells(&mut text, &row.cells);
+        text.truncate(text.trim_end().len());
+        let mut details = String::new();
+        for ((column, width), cell) in self.columns.iter().zip(&self.widths).zip(&row.cells) {
+            if width.is_none() && !cell.usual {
+                let separator = if details.is_empty() { "" } else { ", " };
+                let blank = if column.label.is_empty() { "" } else { " " };
+                let _ = write!(details, "{separator}{}{blank}{}", column.label, cell.text);
+            }
+        }
+        match self.width {
+            None => {
+                if !details.is_empty() {
+                    let _ = write!(text, "  {details}");
+                }
+                for (tone, note) in &row.notes {
+                    let note = self.paint.paint(*tone, &format!("! {}", harmless(note)));
+                    let _ = write!(text, "  {note}");
+                }
+                text.push('\n');
+            }
+            Some(width) => {
+                text.push('\n');
+                for line in wrapped(&details, width - INDENT) {
+                    let _ = writeln!(text, "{:INDENT$}{line}", "");
+                }
+                for (tone, note) in &row.notes {
+                    let mut mark = "! ";
+                    for line in wrapped(&harmless(note), width - INDENT - mark.len()) {
+                        let line = self.paint.paint(*tone, &format!("{mark}{line}"));
+                        let _ = writeln!(text, "{:INDENT$}{line}", "");
+                        mark = "  ";
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    /// Puts every shown cell at its column, or behind the one before it if that is too long; what
+    /// does not fit into the line any more begins a new one, at its column.
+    fn put_cells(&self, text: &mut String, cells: &[Cell]) {
+        let limit = self.width.unwrap_or(usize::MAX);
+        let mut at = 0;
+        let mut column_start = 0;
+        for ((column, width), cell) in self.columns.iter().zip(&self.widths).zip(cells) {
+            let Some(width) = *width else { continue };
+            let length = length(&cell.text);
+            let pad = match column.align {
+                Align::Right => width.saturating_sub(length),
+                Align::Left | Align::Address => 0,
+            };
+            let own_start = column_start + pad;
+            column_start += width + GAP;
+            if length == 0 {
+                continue;
+            }
+            let mut start = if at == 0 {
+                own_start
+            } else {
+                own_start.max(at + 1)
+            };
+            if at > 0 && start + length > limit {
+                text.truncate(text.trim_end().len());
+                text.push('\n');
+                at = 0;
+                start = own_start.min(limit.saturating_sub(length));
+            }
+            text.extend(std::iter::repeat_n(' ', start - at));
+            let shown = harmless(&cell.text);
+            match cell.tone {
+                Some(tone) => text.push_str(&self.paint.paint(tone, &shown)),
+                None => text.push_str(&shown),
+            }
+            at = start + length;
+        }
+    }
+}
+
+fn length(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else {
+        text.chars().count()
+    }
+}
+
+/// A table under way: the first rows wait for the layout, all others go through.
+#[derive(Debug)]
+pub(crate) struct Table {
+    columns: &'static [Column],
+    width: Option<usize>,
+    paint: Paint,
+    waiting: Vec<Row>,
+    layout: Option<Layout>,
+}
+
+impl Table {
+    pub(crate) fn new(columns: &'static [Column], width: Option<usize>, paint: Paint) -> Self {
+        Self {
+            columns,
+            width,
+            paint,
+            waiting: Vec::new(),
+            layout: None,
+        }
+    }
+
+    /// Takes a row; gives the text to write now, if any.
+    pub(crate) fn add(&mut self, row: Row) -> String {
+        if let Some(layout) = &self.layout {
+            return layout.row(&row);
+        }
+        self.waiting.push(row);
+        match self.waiting.len() {
+            LOOK_AHEAD.. => self.begin(),
+            _ => String::new(),
+        }
+    }
+
+    /// The rest of the table.
+    pub(crate) fn finish(&mut self) -> String {
+        match (&self.layout, self.waiting.is_empty()) {
+            (None, false) => self.begin(),
+            (Some(_), _) | (None, true) => String::new(),
+        }
+    }
+
+    fn begin(&mut self) -> String {
+        let waiting = std::mem::take(&mut self.waiting);
+        let layout = Layout::of(self.columns, &waiting, self.width, self.paint);
+        let mut text = layout.heading();
+        for row in &waiting {
+            text.push_str(&layout.row(row));
+        }
+        self.layout = Some(layout);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: [Column; 4] = [
+        column("ID", "", 0, Align::Left, 10),
+        column("SOURCE", "from", 0, Align::Address, 40),
+        column("SIZE", "size", 1, Align::Right, 10),
+        column("MARK", "mark", 2, Align::Left, 10),
+    ];
+
+    const fn column(
+        title: &'static str,
+        label: &'static str,
+        rank: u8,
+        align: Align,
+        widest: usize,
+    ) -> Column {
+        Column {
+            title,
+            label,
+            rank,
+            align,
+            widest,
+        }
+    }
+
+    fn row(cells: [&str; 4], note: Option<&str>) -> Row {
+        Row {
+            cells: cells.map(Cell::new).to_vec(),
+            notes: note
+                .map(|note| (Tone::Bad, note.to_owned()))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn shown(rows: &[Row], width: Option<usize>) -> String {
+        let mut table = Table::new(&COLUMNS, width, Paint::Plain);
+        let mut text = String::new();
+        for row in rows {
+            text.push_str(&table.add(row.clone()));
+        }
+        text.push_str(&table.finish());
+        text
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let rows = [
+            row(["a", "192.0.2.1", "5", "m"], None),
+            row(["bb", "192.0.2.255", "1234", ""], Some("look")),
+        ];
+        assert_eq!(
+            shown(&rows, Some(80)),
+            "ID  SOURCE       SIZE  MARK\n\
+             a   192.0.2.1       5  m\n\
+             bb  192.0.2.255  1234\n      ! look\n"
+        );
+    }
+
+    #[test]
+    fn without_a_width_a_row_is_one_line() {
+        let rows = [row(["a", "192.0.2.1", "", ""], Some("look at it"))];
+        assert_eq!(
+            shown(&rows, None),
+            "ID  SOURCE\na   192.0.2.1  ! look at it\n"
+        );
+    }
+
+    #[test]
+    fn a_column_with_nothing_in_it_is_left_out() {
+        let rows = [row(["a", "192.0.2.1", "", ""], None)];
+        assert_eq!(shown(&rows, Some(80)), "ID  SOURCE\na   192.0.2.1\n");
+    }
+
+    #[test]
+    fn what_has_no_column_goes_below() {
+        let source = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        let rows = [row(["a", source, "17", "m"], None)];
+        assert_eq!(
+            shown(&rows, Some(42)),
+            format!("ID  SOURCE\na   {source}\n      size 17, mark m\n")
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_moves_the_rest_to_a_line_of_its_own() {
+        let source = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        let mut rows = vec![row(["a", "::1", "5", "m"], None); LOOK_AHEAD];
+        rows.push(row(["b", source, "6", "n"], None));
+        let text = shown(&rows, Some(48));
+        let expected = format!("b   {source}\n            6  n\n");
+        assert!(text.ends_with(&expected), "{:?}", text.lines().last());
+    }
+
+    #[test]
+    fn every_line_fits() {
+        let source = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        let rows = [row(
+            ["name", source, "17", "mmmm"],
+            Some("a note of several words here"),
+        )];
+        for width in 44..100 {
+            for line in shown(&rows, Some(width)).lines() {
+                assert!(line.len() <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_table_streams() {
+        let mut table = Table::new(&COLUMNS, Some(80), Paint::Plain);
+        for number in 1..LOOK_AHEAD {
+            let text = table.add(row(["a", "::1", &number.to_string(), ""], None));
+            assert_eq!(text, "");
+        }
+        let text = table.add(row(["a", "::1", "0", ""], None));
+        assert_eq!(text.lines().count(), LOOK_AHEAD + 1);
+        let text = table.add(row(["a", "::1", "0", "late"], None));
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.ends_with("mark late\n"), "{text}");
+        assert_eq!(table.finish(), "");
+    }
+}
