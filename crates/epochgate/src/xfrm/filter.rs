@@ -35,26 +35,6 @@ pub(crate) struct Traits {
 }
 
 impl Filter {
-    /// Nothing is left out.
-    pub(crate) fn is_all(&self) -> bool {
-        let FilterArguments {
-            src,
-            dst,
-            spi,
-            reqid,
-            mark,
-            if_id,
-            dir,
-        } = &self.wanted;
-        src.is_none()
-            && dst.is_none()
-            && spi.is_none()
-            && reqid.is_none()
-            && mark.is_none()
-            && if_id.is_none()
-            && dir.is_none()
-    }
-
     /// The outer source prefix wanted.
     pub(crate) fn source(&self) -> Option<Prefix> {
         self.wanted.src
@@ -278,8 +258,6 @@ mod tests {
 
     #[test]
     fn without_an_option_nothing_is_left_out() {
-        assert!(Filter::default().is_all());
-        assert!(!filter(|f| f.if_id = Some(0)).is_all());
         assert!(Filter::default().takes(&Traits::default()));
         assert!(!filter(|f| f.spi = Some(1)).takes(&Traits::default()));
     }

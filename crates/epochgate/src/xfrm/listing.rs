@@ -14,10 +14,10 @@ use super::partners::{PolicyIndex, SaWay, StateIndex};
 use super::policy::{self, Rule};
 use super::state::{self, State};
 use super::surroundings::Surroundings;
-use super::table::Table;
+use super::table::{Column, Row, Table};
 use super::words;
 use crate::failure::Failure;
-use crate::terminal::{Paint, Screen};
+use crate::terminal::{Paint, Screen, Tone, wrapped};
 
 /// Lists the SAs.
 pub(crate) fn states(
@@ -170,7 +170,7 @@ fn tell(lists: &[(&str, &DumpEnd)]) {
     let paint = Paint::for_stderr();
     for (what, end) in lists {
         for note in shortcomings(what, end) {
-            let note = paint.paint(crate::terminal::Tone::Waiting, &note);
+            let note = paint.paint(Tone::Waiting, &note);
             // Nobody is left to hear of a failure to say so.
             let _ = writeln!(io::stderr(), "{note}");
         }
@@ -216,7 +216,7 @@ impl<'a> View<'a> {
     fn new(
         show: Show,
         name: &'static str,
-        columns: &'static [super::table::Column],
+        columns: &'static [Column],
         screen: &'a mut Screen,
     ) -> Self {
         Self {
@@ -232,7 +232,7 @@ impl<'a> View<'a> {
         self.screen.paint()
     }
 
-    fn row(&mut self, row: super::table::Row) -> Result<(), Failure> {
+    fn row(&mut self, row: Row) -> Result<(), Failure> {
         let text = self.table.add(row);
         self.screen.write(&text)
     }
@@ -266,8 +266,20 @@ impl<'a> View<'a> {
         }
         let rest = self.table.finish();
         self.screen.write(&rest)?;
-        self.screen.write(totals)
+        let width = self.screen.width();
+        self.screen.write(&fitted(totals, width))
     }
+}
+
+/// Sentences in lines that fit.
+fn fitted(sentences: &str, width: Option<usize>) -> String {
+    let Some(width) = width else {
+        return sentences.to_owned();
+    };
+    let lines = sentences
+        .lines()
+        .flat_map(|sentence| wrapped(sentence, width));
+    lines.map(|line| line + "\n").collect()
 }
 
 /// What the last line of a list of SAs says.
@@ -369,26 +381,4 @@ fn not_all(exhausted: bool, what: &str) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_that_is_whole_needs_no_note() {
-        assert!(shortcomings("SAs", &DumpEnd::default()).is_empty());
-    }
-
-    #[test]
-    fn a_list_that_changed_or_had_unreadable_entries_says_so() {
-        let mut end = DumpEnd::default();
-        end.changed = true;
-        end.unreadable = 2;
-        let notes = shortcomings("SAs", &end);
-        assert_eq!(notes.len(), 2);
-        assert!(
-            notes
-                .iter()
-                .any(|note| note.contains("2 of the SAs could not be read")),
-            "{notes:?}"
-        );
-    }
-}
+mod tests;

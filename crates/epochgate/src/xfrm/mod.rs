@@ -7,6 +7,8 @@
 pub mod arguments;
 mod facts;
 mod filter;
+#[cfg(test)]
+mod fixtures;
 mod json;
 mod limits;
 mod links;

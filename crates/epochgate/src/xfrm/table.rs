@@ -16,6 +16,13 @@ pub(crate) const LOOK_AHEAD: usize = 512;
 const GAP: usize = 2;
 /// Indentation of what follows a row.
 const INDENT: usize = 6;
+/// On a terminal too narrow for everything, a column of addresses is made for so many of a hundred
+/// rows: one long IPv6 address must not take the room of all other columns.
+const ADDRESSES_FITTED_PERCENT: usize = 75;
+/// A column of addresses is at least made for an IPv4 prefix: `255.255.255.255/32`.
+const IPV4_PREFIX_LENGTH: usize = 18;
+/// So far a cell may stand from its column before the rest of the row goes to a line of its own.
+const SHIFT_MAX: usize = 4;
 /// Narrowest that a column of addresses gets.
 const NARROWEST_ADDRESS: usize = 9;
 /// Narrowest terminal that lines are fitted to; a narrower one wraps them itself.
@@ -33,6 +40,37 @@ pub(crate) struct Column {
     pub(crate) align: Align,
     /// Widest that it gets; longer values move what follows.
     pub(crate) widest: usize,
+    /// Where there is no column for it, it goes on the line below; else only --wide and --json
+    /// say it.
+    pub(crate) below: bool,
+}
+
+impl Column {
+    /// A column whose values go below where it has no room.
+    pub(crate) const fn new(
+        title: &'static str,
+        label: &'static str,
+        rank: u8,
+        align: Align,
+        widest: usize,
+    ) -> Self {
+        Self {
+            title,
+            label,
+            rank,
+            align,
+            widest,
+            below: true,
+        }
+    }
+
+    /// The same, for what is left out where it has no room.
+    pub(crate) const fn or_nowhere(self) -> Self {
+        Self {
+            below: false,
+            ..self
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +161,19 @@ impl Layout {
             width,
             paint,
         };
-        if let Some(width) = width {
+        if let Some(width) = width
+            && layout.total() > width
+        {
+            let mut wanted = wanted;
+            for ((place, column), wanted) in columns.iter().enumerate().zip(&mut wanted) {
+                if let Some(wanted) = wanted
+                    && column.align == Align::Address
+                {
+                    *wanted = (*wanted)
+                        .min(usual_length(first, place))
+                        .max(length(column.title));
+                }
+            }
             layout.fit(&wanted, width);
         }
         layout
@@ -201,7 +251,7 @@ impl Layout {
         text.truncate(text.trim_end().len());
         let mut details = String::new();
         for ((column, width), cell) in self.columns.iter().zip(&self.widths).zip(&row.cells) {
-            if width.is_none() && !cell.usual {
+            if width.is_none() && column.below && !cell.usual {
                 let separator = if details.is_empty() { "" } else { ", " };
                 let blank = if column.label.is_empty() { "" } else { " " };
                 let _ = write!(details, "{separator}{}{blank}{}", column.label, cell.text);
@@ -257,9 +307,10 @@ impl Layout {
             let mut start = if at == 0 {
                 own_start
             } else {
-                own_start.max(at + 1)
+                own_start.max(at + GAP)
             };
-            if at > 0 && start + length > limit {
+            let is_shifted = self.width.is_some() && start > own_start + SHIFT_MAX;
+            if at > 0 && (start + length > limit || is_shifted) {
                 text.truncate(text.trim_end().len());
                 text.push('\n');
                 at = 0;
@@ -274,6 +325,23 @@ impl Layout {
             at = start + length;
         }
     }
+}
+
+/// The length that most rows need in a column.
+fn usual_length(rows: &[Row], place: usize) -> usize {
+    let cells = rows.iter().filter_map(|row| row.cells.get(place));
+    let mut lengths: Vec<usize> = cells.map(|cell| length(&cell.text)).collect();
+    lengths.sort_unstable();
+    let most = lengths.len().saturating_sub(1) * ADDRESSES_FITTED_PERCENT / 100;
+    let limit = lengths
+        .get(most)
+        .copied()
+        .unwrap_or(0)
+        .max(IPV4_PREFIX_LENGTH);
+    lengths
+        .into_iter()
+        .rfind(|length| *length <= limit)
+        .unwrap_or(limit)
 }
 
 fn length(text: &str) -> usize {
@@ -342,27 +410,11 @@ mod tests {
     use super::*;
 
     const COLUMNS: [Column; 4] = [
-        column("ID", "", 0, Align::Left, 10),
-        column("SOURCE", "from", 0, Align::Address, 40),
-        column("SIZE", "size", 1, Align::Right, 10),
-        column("MARK", "mark", 2, Align::Left, 10),
+        Column::new("ID", "", 0, Align::Left, 10),
+        Column::new("SOURCE", "from", 0, Align::Address, 40),
+        Column::new("SIZE", "size", 1, Align::Right, 10),
+        Column::new("MARK", "mark", 2, Align::Left, 10),
     ];
-
-    const fn column(
-        title: &'static str,
-        label: &'static str,
-        rank: u8,
-        align: Align,
-        widest: usize,
-    ) -> Column {
-        Column {
-            title,
-            label,
-            rank,
-            align,
-            widest,
-        }
-    }
 
     fn row(cells: [&str; 4], note: Option<&str>) -> Row {
         Row {
@@ -428,8 +480,8 @@ mod tests {
         let source = "2001:db8:1234:5678:9abc:def0:1234:5678";
         let mut rows = vec![row(["a", "::1", "5", "m"], None); LOOK_AHEAD];
         rows.push(row(["b", source, "6", "n"], None));
-        let text = shown(&rows, Some(48));
-        let expected = format!("b   {source}\n            6  n\n");
+        let text = shown(&rows, Some(42));
+        let expected = format!("b   {source}\n               6  n\n");
         assert!(text.ends_with(&expected), "{:?}", text.lines().last());
     }
 

@@ -1,47 +1,30 @@
 //! A policy as a row of the table.
 
-use epochgate_xfrm::{PortMatch, Selector, Template};
+use epochgate_xfrm::{PolicyDirection, PortMatch, Selector, Template};
 
 use super::{Effect, Rule};
 use crate::terminal::Tone;
 use crate::xfrm::table::{Align, Cell, Column, Row};
-use crate::xfrm::{ours, state, words};
+use crate::xfrm::{state, words};
 
 /// The columns, in the order of [`row`].
-pub(crate) static COLUMNS: [Column; 16] = [
-    column("DIR", "", 0, Align::Left, 10),
-    column("SOURCE", "from", 0, Align::Address, 43),
-    column("DESTINATION", "to", 0, Align::Address, 43),
-    column("ONLY", "only", 3, Align::Left, 24),
-    column("ACTION", "", 0, Align::Left, 7),
-    column("USES NOW", "uses", 1, Align::Left, 20),
-    column("PRIO", "priority", 2, Align::Right, 10),
-    column("REQID", "reqid", 5, Align::Left, 10),
-    column("OWNER", "of", 8, Align::Left, 9),
-    column("IF", "if_id", 7, Align::Left, 16),
-    column("MARK", "mark", 7, Align::Left, 21),
-    column("USED", "used", 6, Align::Right, 9),
-    column("TABLE", "", 9, Align::Left, 6),
-    column("FLAGS", "flags", 10, Align::Left, 12),
-    column("INDEX", "index", 11, Align::Left, 10),
-    column("TEMPLATE", "template", 4, Align::Left, 60),
+pub(crate) static COLUMNS: [Column; 15] = [
+    Column::new("DIR", "", 0, Align::Left, 6),
+    Column::new("SOURCE", "from", 0, Align::Address, 43),
+    Column::new("DESTINATION", "to", 0, Align::Address, 43),
+    Column::new("ONLY", "only", 6, Align::Left, 24),
+    Column::new("ACTION", "", 0, Align::Left, 7),
+    Column::new("USES NOW", "uses", 1, Align::Left, 20),
+    Column::new("PRIO", "priority", 2, Align::Right, 10),
+    Column::new("REQID", "reqid", 5, Align::Left, 20),
+    Column::new("IF", "if_id", 7, Align::Left, 16),
+    Column::new("MARK", "mark", 7, Align::Left, 21),
+    Column::new("USED", "used", 8, Align::Right, 9).or_nowhere(),
+    Column::new("TABLE", "table", 9, Align::Left, 6),
+    Column::new("FLAGS", "flags", 11, Align::Left, 12),
+    Column::new("INDEX", "index", 12, Align::Right, 10).or_nowhere(),
+    Column::new("TEMPLATE", "", 4, Align::Left, 62),
 ];
-
-const fn column(
-    title: &'static str,
-    label: &'static str,
-    rank: u8,
-    align: Align,
-    widest: usize,
-) -> Column {
-    Column {
-        title,
-        label,
-        rank,
-        align,
-        widest,
-    }
-}
 
 /// The row of a policy.
 pub(crate) fn row(rule: &Rule<'_>) -> Row {
@@ -54,14 +37,13 @@ pub(crate) fn row(rule: &Rule<'_>) -> Row {
         Effect::Block => ("block", Some(Tone::Bad)),
     };
     let used = entry.last_used.or(entry.usage.first_used);
-    let is_ours = policy.templates.iter().any(|template| ours(template.reqid));
     let reqids: Vec<String> = policy
         .templates
         .iter()
-        .map(|t| state::reqid_text(t.reqid.0))
+        .map(|t| state::owned_reqid(t.reqid.0))
         .collect();
     let cells = vec![
-        Cell::new(policy.direction.to_string()),
+        Cell::new(direction(policy.direction)),
         Cell::new(policy.selector.source().to_string()),
         Cell::new(policy.selector.destination().to_string()),
         Cell::new(only(&policy.selector, &|index| host.interface(index))),
@@ -69,7 +51,6 @@ pub(crate) fn row(rule: &Rule<'_>) -> Row {
         Cell::new(rule.now()).toned(tone),
         Cell::new(policy.priority.to_string()),
         Cell::unless(reqids.join(" + "), "0"),
-        Cell::new(if is_ours { "epochgate" } else { "" }),
         Cell::new(
             policy
                 .if_id
@@ -93,6 +74,17 @@ pub(crate) fn row(rule: &Rule<'_>) -> Row {
         ),
     ];
     Row { cells, notes }
+}
+
+/// As short as `sk-out`, for a socket's own policy.
+fn direction(direction: PolicyDirection) -> String {
+    match direction {
+        PolicyDirection::SocketIn => "sk-in".to_owned(),
+        PolicyDirection::SocketOut => "sk-out".to_owned(),
+        PolicyDirection::In | PolicyDirection::Out | PolicyDirection::Forward => {
+            direction.to_string()
+        }
+    }
 }
 
 /// What a selector asks for beside addresses.

@@ -1,6 +1,6 @@
 //! An SA as a row of the table.
 
-use epochgate_xfrm::{Encap, EncapKind, Mark, SaDirection};
+use epochgate_xfrm::{Encap, EncapKind, Mark, Reqid};
 
 use super::State;
 use crate::terminal::Tone;
@@ -9,45 +9,28 @@ use crate::xfrm::table::{Align, Cell, Column, Row};
 use crate::xfrm::{limits, ours, words};
 
 /// The columns, in the order of [`row`].
-pub(crate) static COLUMNS: [Column; 21] = [
-    column("DIR", "", 0, Align::Left, 4),
-    column("SPI", "", 0, Align::Left, 10),
-    column("SOURCE", "from", 0, Align::Address, 39),
-    column("DESTINATION", "to", 0, Align::Address, 39),
-    column("PROTO", "", 9, Align::Left, 8),
-    column("MODE", "mode", 9, Align::Left, 9),
-    column("ALGORITHM", "", 1, Align::Left, 24),
-    column("AGE", "age", 2, Align::Right, 5),
-    column("IDLE", "idle", 4, Align::Right, 5),
-    column("PACKETS", "packets", 10, Align::Right, 7),
-    column("BYTES", "bytes", 3, Align::Right, 6),
-    column("LEFT", "left", 6, Align::Left, 12),
-    column("REQID", "reqid", 5, Align::Left, 10),
-    column("OWNER", "of", 11, Align::Left, 9),
-    column("IF", "if_id", 8, Align::Left, 16),
-    column("MARK", "mark", 8, Align::Left, 21),
-    column("ENCAP", "encap", 7, Align::Left, 18),
-    column("REPLAY", "replay", 12, Align::Left, 8),
-    column("DEVICE", "offload", 13, Align::Left, 15),
-    column("CPU", "cpu", 14, Align::Right, 4),
-    column("USED BY", "used by", 15, Align::Left, 70),
+pub(crate) static COLUMNS: [Column; 20] = [
+    Column::new("DIR", "", 0, Align::Left, 4),
+    Column::new("SPI", "", 0, Align::Left, 10),
+    Column::new("SOURCE", "from", 0, Align::Address, 39),
+    Column::new("DESTINATION", "to", 0, Align::Address, 39),
+    Column::new("PROTO", "", 9, Align::Left, 8),
+    Column::new("MODE", "mode", 10, Align::Left, 9),
+    Column::new("ALGORITHM", "", 1, Align::Left, 24),
+    Column::new("AGE", "age", 2, Align::Right, 5),
+    Column::new("IDLE", "idle", 4, Align::Right, 5),
+    Column::new("PACKETS", "packets", 12, Align::Right, 7).or_nowhere(),
+    Column::new("BYTES", "bytes", 3, Align::Right, 6),
+    Column::new("LEFT", "left", 6, Align::Left, 12),
+    Column::new("REQID", "reqid", 5, Align::Left, 20),
+    Column::new("IF", "if_id", 8, Align::Left, 16),
+    Column::new("MARK", "mark", 8, Align::Left, 21),
+    Column::new("ENCAP", "encap", 9, Align::Left, 18),
+    Column::new("REPLAY", "replay", 13, Align::Left, 8),
+    Column::new("DEVICE", "offload", 11, Align::Left, 15),
+    Column::new("CPU", "cpu", 11, Align::Right, 4),
+    Column::new("USED BY", "used by", 7, Align::Left, 48),
 ];
-
-const fn column(
-    title: &'static str,
-    label: &'static str,
-    rank: u8,
-    align: Align,
-    widest: usize,
-) -> Column {
-    Column {
-        title,
-        label,
-        rank,
-        align,
-        widest,
-    }
-}
 
 /// The row of an SA.
 pub(crate) fn row(state: &State<'_>) -> Row {
@@ -74,8 +57,7 @@ pub(crate) fn row(state: &State<'_>) -> Row {
         Cell::new(words::count(entry.usage.packets)),
         Cell::new(words::bytes(entry.usage.bytes)),
         optional(limits::next(&sa.limits, &entry.usage, host.now)),
-        reqid(sa.reqid.0),
-        Cell::new(if ours(sa.reqid) { "epochgate" } else { "" }),
+        Cell::unless(owned_reqid(sa.reqid.0), "0"),
         optional(sa.if_id.map(|id| host.if_id(id.get()))),
         optional(sa.mark.map(|mark| self::mark(mark))),
         optional(sa.encap.as_ref().map(encap)),
@@ -101,16 +83,22 @@ pub(crate) fn direction(way: SaWay) -> &'static str {
     }
 }
 
-/// A reqid: ours as everywhere else in hexadecimal, others' as their daemons print them.
-pub(crate) fn reqid(number: u32) -> Cell {
-    Cell::unless(reqid_text(number), "0")
-}
-
+/// A reqid: ours in hexadecimal, others' as their daemons print them.
 pub(crate) fn reqid_text(number: u32) -> String {
-    match ours(epochgate_xfrm::Reqid(number)) {
+    match ours(Reqid(number)) {
         true => format!("{number:#x}"),
         false => number.to_string(),
     }
+}
+
+/// A reqid and, if it is ours, whose it is: `epochgate 0x45470001`.
+pub(crate) fn owned_reqid(number: u32) -> String {
+    let owner = if ours(Reqid(number)) {
+        "epochgate "
+    } else {
+        ""
+    };
+    owner.to_owned() + &reqid_text(number)
 }
 
 /// A mark; without its mask if that is all.
@@ -133,8 +121,8 @@ pub(crate) fn encap(encap: &Encap) -> String {
 
 fn replay(state: &State<'_>) -> String {
     let window = state.entry.sa.replay_window;
-    // Where the kernel says that an SA sends, a window has no meaning.
-    let sends = state.entry.sa.direction == Some(SaDirection::Out);
+    // Where packets go out a window has no meaning.
+    let sends = matches!(state.way, SaWay::Out(_));
     match (window.extended, window.packets) {
         (true, _) if sends => "esn".to_owned(),
         (true, packets) => format!("esn {packets}"),
