@@ -13,7 +13,7 @@ const CCM_SALT_BITS: u32 = 24;
 /// The algorithms of an SA, as short as `aes256gcm16` or `aes128-sha256`.
 pub(crate) fn algorithms(protection: &Protection) -> String {
     match protection {
-        Protection::Larval => "none yet".to_owned(),
+        Protection::Larval => "none".to_owned(),
         Protection::Aead(algorithm) => aead(algorithm),
         Protection::Encryption {
             cipher: encryption,
