@@ -4,7 +4,7 @@
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 
-use epochgate_xfrm::{DumpEnd, PolicyEntry, Prefix, SaEntry, SaFilter, Socket};
+use epochgate_xfrm::{DumpEnd, PolicyEntry, Prefix, SaEntry, SaFilter, Socket, SpdInfo};
 use serde::Serialize;
 
 use super::arguments::Show;
@@ -28,7 +28,7 @@ pub(crate) fn states(
 ) -> Result<(), Failure> {
     let mut socket = Socket::open()?;
     let host = Surroundings::read();
-    let mut policies = PolicyIndex::default();
+    let mut policies = PolicyIndex::for_entries(count_of(&socket.spd_info()?));
     let indexed = socket.for_each_policy(|entry| {
         policies.add(&entry.policy);
         ControlFlow::Continue(())
@@ -91,7 +91,7 @@ fn state(
 pub(crate) fn policies(show: Show, filter: &Filter, screen: &mut Screen) -> Result<(), Failure> {
     let mut socket = Socket::open()?;
     let host = Surroundings::read();
-    let mut states = StateIndex::default();
+    let mut states = StateIndex::for_entries(socket.sad_info()?.sas.into());
     let indexed = socket.for_each_sa(&SaFilter::ALL, |entry| {
         states.add(&entry, host.now, &host.addresses);
         ControlFlow::Continue(())
@@ -138,6 +138,12 @@ fn rule(
         }
         Show { .. } => view.row(policy::row(&rule)),
     }
+}
+
+/// The policies that may have templates.
+fn count_of(spd: &SpdInfo) -> u64 {
+    let counts = [spd.inbound, spd.outbound, spd.forward];
+    counts.into_iter().map(u64::from).sum()
 }
 
 /// What the kernel can leave out by itself. It takes both prefixes of one family only.

@@ -179,7 +179,7 @@ fn about(event: &XfrmEvent, host: &Surroundings, show_keys: bool) -> (&'static s
         }
         XfrmEvent::Expire(expire) => {
             about.hard = Some(expire.hard);
-            about.state = state(&expire.entry);
+            about.state = Some(Box::new(StateJson::of_expire(&expire.entry, host)));
             "expire"
         }
         XfrmEvent::PolicyExpire(expire) => {

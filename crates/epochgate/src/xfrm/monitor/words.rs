@@ -170,14 +170,17 @@ fn packet_text(packet: &Selector, host: &Surroundings) -> String {
 
 fn expire(expire: &Expire, host: &Surroundings) -> Telling {
     let entry = &expire.entry;
-    let what = identity(entry, host);
+    let what = whole_identity(entry, host);
     let carried = carried(entry, host);
-    let is_larval = matching::is_larval(entry);
+    // The kernel tells no algorithms here; a larval SA that has an SPI looks like any other.
+    let is_larval = entry.sa.spi.is_none();
     let (name, tone, sentence) = match (expire.hard, is_larval) {
         (true, true) => (
             "expire larval",
             Tone::Bad,
-            format!("{what} was never completed and is gone: no key daemon answered in time"),
+            format!(
+                "the larval {what} was never completed and is gone: no key daemon answered in time"
+            ),
         ),
         (true, false) => (
             "expire hard",
@@ -271,17 +274,22 @@ fn flush(protocol: Protocol) -> String {
     )
 }
 
-/// `esp 0xc5f3a001 203.0.113.9 -> 198.51.100.7`.
+/// The same, and whether it is a larval one.
 fn identity(entry: &SaEntry, host: &Surroundings) -> String {
-    let sa = &entry.sa;
-    let spi = match sa.spi {
-        Some(spi) => format!(" {spi}"),
-        None => " without an SPI".to_owned(),
-    };
     let larval = if matching::is_larval(entry) {
         "larval "
     } else {
         ""
+    };
+    larval.to_owned() + &whole_identity(entry, host)
+}
+
+/// `outbound esp 0xc5f3a001 203.0.113.9 -> 198.51.100.7, reqid 1`.
+fn whole_identity(entry: &SaEntry, host: &Surroundings) -> String {
+    let sa = &entry.sa;
+    let spi = match sa.spi {
+        Some(spi) => format!(" {spi}"),
+        None => " without an SPI".to_owned(),
     };
     let way = match SaWay::of(sa, &host.addresses) {
         SaWay::In(_) => "inbound ",
@@ -290,7 +298,7 @@ fn identity(entry: &SaEntry, host: &Surroundings) -> String {
     };
     let owner = if ours(sa.reqid) { ", epochgate's" } else { "" };
     format!(
-        "{larval}{way}{}{spi} {} -> {}, reqid {}{owner}",
+        "{way}{}{spi} {} -> {}, reqid {}{owner}",
         sa.protocol,
         sa.source,
         sa.destination,

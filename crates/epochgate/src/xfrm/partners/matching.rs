@@ -27,9 +27,6 @@ pub(crate) struct SaTraits {
     pub(crate) reqid: u32,
     pub(crate) protocol: u8,
     pub(crate) mode: u8,
-    mark_value: u32,
-    mark_mask: u32,
-    if_id: u32,
     /// Seconds since 1970: of those that fit, the kernel takes the newest.
     pub(crate) added: u64,
     /// It waits for a key daemon (`XFRM_STATE_ACQ`).
@@ -39,19 +36,46 @@ pub(crate) struct SaTraits {
     /// `XFRM_STATE_WILDRECV`: never used for sending.
     receives_only: bool,
     pub(crate) way: SaWay,
-    /// The device of a packet offload.
-    offloaded_to: Option<i32>,
     /// The family that its selector is for.
     selector_is_v4: Option<bool>,
-    /// Its selector, unless that is for everything.
-    selector: Option<Box<Selector>>,
+    /// What most SAs do not have: it must not take memory for each of 100,000.
+    rare: Option<Box<Rare>>,
 }
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rare {
+    mark_value: u32,
+    mark_mask: u32,
+    if_id: u32,
+    /// The device of a packet offload.
+    offloaded_to: Option<i32>,
+    /// Its selector, unless that is for everything.
+    selector: Option<Selector>,
+}
+
+static NOTHING_RARE: Rare = Rare {
+    mark_value: 0,
+    mark_mask: 0,
+    if_id: 0,
+    offloaded_to: None,
+    selector: None,
+};
 
 impl SaTraits {
     /// `now` is in seconds since 1970, `ours` the host's addresses.
     pub(crate) fn of(entry: &SaEntry, now: u64, ours: &HashSet<IpAddr>) -> Self {
         let sa = &entry.sa;
         let mark = sa.mark.map_or((0, 0), |mark| (mark.value, mark.mask));
+        let rare = Rare {
+            mark_value: mark.0,
+            mark_mask: mark.1,
+            if_id: sa.if_id.map_or(0, |id| id.get()),
+            offloaded_to: sa
+                .offload
+                .filter(|offload| offload.flags.contains(OffloadFlags::PACKET))
+                .map(|offload| offload.interface_index),
+            selector: sa.selector.filter(is_restrictive),
+        };
         Self {
             source: sa.source,
             destination: sa.destination,
@@ -59,21 +83,18 @@ impl SaTraits {
             reqid: sa.reqid.0,
             protocol: sa.protocol.number(),
             mode: sa.mode.number(),
-            mark_value: mark.0,
-            mark_mask: mark.1,
-            if_id: sa.if_id.map_or(0, |id| id.get()),
             added: entry.usage.added,
             larval: is_larval(entry),
             dying: is_reached(&sa.limits.soft, entry, now),
             receives_only: sa.flags.contains(SaFlags::WILDCARD_RECEIVE),
             way: SaWay::of(sa, ours),
-            offloaded_to: sa
-                .offload
-                .filter(|offload| offload.flags.contains(OffloadFlags::PACKET))
-                .map(|offload| offload.interface_index),
             selector_is_v4: sa.selector.map(|s| s.source().address().is_ipv4()),
-            selector: sa.selector.filter(is_restrictive).map(Box::new),
+            rare: (rare != NOTHING_RARE).then(|| Box::new(rare)),
         }
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
     }
 }
 
@@ -176,15 +197,16 @@ pub(crate) fn fits_outbound(
     ends: Ends,
     policy: &PolicyTraits,
 ) -> bool {
+    let rare = sa.rare();
     let spi_fits = template.spi.is_none_or(|spi| spi.get() == sa.spi);
     sa.reqid == template.reqid.0
         && spi_fits
         && sa.protocol == template.protocol.number()
         && sa.mode == template.mode.number()
-        && policy.mark & sa.mark_mask == sa.mark_value
-        && sa.if_id == policy.if_id
+        && policy.mark & rare.mark_mask == rare.mark_value
+        && rare.if_id == policy.if_id
         && !sa.receives_only
-        && sa.offloaded_to == policy.offloaded_to
+        && rare.offloaded_to == policy.offloaded_to
         && fits_ends(sa, ends, &policy.selector)
         && (sa.larval || fits_selector(sa, &policy.selector, true))
 }
@@ -192,7 +214,8 @@ pub(crate) fn fits_outbound(
 /// Whether this SA, which does not fit, keeps the kernel from asking for one with the pinned SPI
 /// (`__xfrm_state_lookup_all` in `xfrm_state_find`).
 pub(crate) fn occupies(sa: &SaTraits, template: &Template, policy: &PolicyTraits) -> bool {
-    sa.protocol == template.protocol.number() && policy.mark & sa.mark_mask == sa.mark_value
+    let rare = sa.rare();
+    sa.protocol == template.protocol.number() && policy.mark & rare.mark_mask == rare.mark_value
 }
 
 fn fits_ends(sa: &SaTraits, ends: Ends, selector: &Selector) -> bool {
@@ -224,7 +247,7 @@ pub(crate) fn passes_inbound(sa: &SaTraits, template: &Template, policy: &Policy
         && template.spi.is_none_or(|spi| spi.get() == sa.spi)
         && (template.reqid.0 == 0 || sa.reqid == template.reqid.0)
         && sa.mode == template.mode.number()
-        && (policy.if_id == 0 || policy.if_id == sa.if_id)
+        && (policy.if_id == 0 || policy.if_id == sa.rare().if_id)
         && ends_fit
         && fits_selector(sa, &policy.selector, false)
 }
@@ -240,7 +263,7 @@ fn fits_selector(sa: &SaTraits, packets: &Selector, outbound: bool) -> bool {
     {
         return false;
     }
-    let Some(own) = &sa.selector else {
+    let Some(own) = &sa.rare().selector else {
         return true;
     };
     overlap(own.source(), packets.source())

@@ -23,6 +23,14 @@ pub(crate) use states::{Outcome, StateIndex};
 /// one address.
 const PAIRS_MAX: u64 = 20_000_000;
 
+/// Entries that room is made for before they are counted: what the kernel says first may be wrong.
+const ROOM_MAX: u64 = 10_000_000;
+
+/// The room to make for so many entries.
+fn room_for(count: u64) -> usize {
+    usize::try_from(count.min(ROOM_MAX)).unwrap_or(0)
+}
+
 /// Which way packets go through an SA, and who says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SaWay {
@@ -38,24 +46,24 @@ pub(crate) enum SaWay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     /// The SA itself (`XFRMA_SA_DIR`).
-    ByKernel,
+    Kernel,
     /// One of its ends is an address of this host, the other is not.
-    ByAddresses,
+    Addresses,
     /// The policies that lead to it are of one direction.
-    ByPolicies,
+    Policies,
 }
 
 impl SaWay {
     /// What the SA itself and its addresses say.
     pub(crate) fn of(sa: &Sa, ours: &HashSet<IpAddr>) -> Self {
         match sa.direction {
-            Some(SaDirection::In) => return Self::In(Told::ByKernel),
-            Some(SaDirection::Out) => return Self::Out(Told::ByKernel),
+            Some(SaDirection::In) => return Self::In(Told::Kernel),
+            Some(SaDirection::Out) => return Self::Out(Told::Kernel),
             None => {}
         }
         match (ours.contains(&sa.source), ours.contains(&sa.destination)) {
-            (true, false) => Self::Out(Told::ByAddresses),
-            (false, true) => Self::In(Told::ByAddresses),
+            (true, false) => Self::Out(Told::Addresses),
+            (false, true) => Self::In(Told::Addresses),
             (true, true) | (false, false) => Self::Unknown,
         }
     }
@@ -64,8 +72,8 @@ impl SaWay {
     pub(crate) fn or_by(self, leads: &Leads) -> Self {
         match self {
             Self::Unknown => match (leads.inbound > 0, leads.outbound > 0) {
-                (true, false) => Self::In(Told::ByPolicies),
-                (false, true) => Self::Out(Told::ByPolicies),
+                (true, false) => Self::In(Told::Policies),
+                (false, true) => Self::Out(Told::Policies),
                 (true, true) | (false, false) => Self::Unknown,
             },
             known => known,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use epochgate_xfrm::{Policy, PolicyDirection, Selector, Template};
 
-use super::Budget;
 use super::matching::{self, Ends, PolicyTraits, SaTraits};
+use super::{Budget, room_for};
 
 /// Policies that lead to an SA and are remembered; the others are counted.
 const LEADS_KEPT: usize = 8;
@@ -79,6 +79,14 @@ pub(crate) struct PolicyIndex {
 }
 
 impl PolicyIndex {
+    /// An index with room for so many policies.
+    pub(crate) fn for_entries(count: u64) -> Self {
+        Self {
+            entries: Vec::with_capacity(room_for(count)),
+            ..Self::default()
+        }
+    }
+
     /// Takes a policy in; [`PolicyIndex::sorted`] comes after the last one.
     pub(crate) fn add(&mut self, policy: &Policy) {
         let traits = PolicyTraits::from(policy);
@@ -101,8 +109,9 @@ impl PolicyIndex {
 
     /// The index, ready to be asked.
     pub(crate) fn sorted(mut self) -> Self {
+        // A stable sort would need as much memory again.
         self.entries
-            .sort_by_key(|entry| (entry.key, entry.policy.index));
+            .sort_unstable_by_key(|entry| (entry.key, entry.policy.index));
         self
     }
 

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use epochgate_xfrm::{Policy, SaEntry, Template};
 
 use super::matching::{self, Ends, PolicyTraits, SaTraits};
-use super::{Budget, SaWay};
+use super::{Budget, SaWay, room_for};
 
 /// SPIs of an [`Outcome::Accepts`] that are remembered; the others are counted.
 const SPIS_KEPT: usize = 4;
@@ -65,6 +65,14 @@ pub(crate) struct StateIndex {
 }
 
 impl StateIndex {
+    /// An index with room for so many SAs.
+    pub(crate) fn for_entries(count: u64) -> Self {
+        Self {
+            sas: Vec::with_capacity(room_for(count)),
+            ..Self::default()
+        }
+    }
+
     /// Takes an SA in; [`StateIndex::sorted`] comes after the last one.
     pub(crate) fn add(&mut self, entry: &SaEntry, now: u64, ours: &HashSet<IpAddr>) {
         self.sas.push(SaTraits::of(entry, now, ours));
@@ -72,12 +80,14 @@ impl StateIndex {
 
     /// The index, ready to be asked.
     pub(crate) fn sorted(mut self) -> Self {
-        self.sas.sort_by_key(|sa| (sa.reqid, sa.destination));
+        // A stable sort would need as much memory again.
+        self.sas
+            .sort_unstable_by_key(|sa| (sa.reqid, sa.destination, sa.spi));
         let places = 0..u32::try_from(self.sas.len()).unwrap_or(u32::MAX);
         let sas = &self.sas;
         let sorted_by = |key: &dyn Fn(&SaTraits) -> (IpAddr, u32)| {
             let mut order: Vec<u32> = places.clone().collect();
-            order.sort_by_key(|place| sas.get(*place as usize).map(key));
+            order.sort_unstable_by_key(|place| (sas.get(*place as usize).map(key), *place));
             order
         };
         self.by_source = sorted_by(&|sa| (sa.source, sa.reqid));
@@ -128,8 +138,8 @@ impl StateIndex {
         match (looked, best) {
             (ControlFlow::Break(()), _) => Outcome::NotLookedFor,
             (ControlFlow::Continue(()), Some(sa)) => match sa.way {
-                SaWay::In(super::Told::ByKernel) => Outcome::WrongWay { spi: sa.spi },
-                SaWay::In(super::Told::ByAddresses | super::Told::ByPolicies)
+                SaWay::In(super::Told::Kernel) => Outcome::WrongWay { spi: sa.spi },
+                SaWay::In(super::Told::Addresses | super::Told::Policies)
                 | SaWay::Out(_)
                 | SaWay::Unknown => Outcome::Uses {
                     spi: sa.spi,

@@ -317,18 +317,18 @@ fn an_in_template_with_reqid_0_accepts_anybodys_sa() {
 fn the_way_of_an_sa_is_told_by_the_kernel_or_its_addresses_or_its_policies() {
     let host = fixtures::host();
     let way = |entry: &SaEntry| SaWay::of(&entry.sa, &host.addresses);
-    assert_eq!(way(&out_sa(1)), SaWay::Out(Told::ByAddresses));
-    assert_eq!(way(&in_sa(1)), SaWay::In(Told::ByAddresses));
+    assert_eq!(way(&out_sa(1)), SaWay::Out(Told::Addresses));
+    assert_eq!(way(&in_sa(1)), SaWay::In(Told::Addresses));
     let mut told = in_sa(1);
     told.sa.direction = Some(SaDirection::Out);
-    assert_eq!(way(&told), SaWay::Out(Told::ByKernel));
+    assert_eq!(way(&told), SaWay::Out(Told::Kernel));
     let mut strange = out_sa(1);
     strange.sa.source = address("192.0.2.99");
     assert_eq!(way(&strange), SaWay::Unknown);
     let mut policy = out_policy();
     policy.templates = vec![tunnel("192.0.2.99", PEER)];
     let found = leads(&strange, &policy);
-    assert_eq!(way(&strange).or_by(&found), SaWay::Out(Told::ByPolicies));
+    assert_eq!(way(&strange).or_by(&found), SaWay::Out(Told::Policies));
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn the_last_sequence_numbers_stand_out() {
     let notes = |entry: &SaEntry| {
         let state = crate::xfrm::state::State {
             entry,
-            way: SaWay::Out(Told::ByAddresses),
+            way: SaWay::Out(Told::Addresses),
             leads: &found,
             host: &host,
         };

@@ -143,7 +143,7 @@ fn upper_protocol(number: u8) -> String {
 
 /// `esp tunnel 203.0.113.9 -> 198.51.100.7`.
 pub(crate) fn template(template: &Template) -> String {
-    let mut text = format!("{} {}", template.protocol, template.mode.to_string());
+    let mut text = format!("{} {}", template.protocol, template.mode);
     if !(template.source.is_unspecified() && template.destination.is_unspecified()) {
         text.push_str(&format!(" {} -> {}", template.source, template.destination));
     }

@@ -32,8 +32,8 @@ pub(crate) struct StateJson {
     /// `kernel`, `addresses` or `policies`.
     direction_from: Option<&'static str>,
     larval: bool,
-    /// The short name of the algorithms, as in the table.
-    algorithms: String,
+    /// The short name of the algorithms, as in the table; `null` where none are told.
+    algorithms: Option<String>,
     aead: Option<AlgorithmJson>,
     encryption: Option<AlgorithmJson>,
     integrity: Option<AlgorithmJson>,
@@ -221,6 +221,15 @@ impl StateJson {
         Self::alone(&state, show_keys)
     }
 
+    /// Of an SA at its limit, of which the kernel tells no algorithms: a larval one with an SPI
+    /// looks like any other.
+    pub(crate) fn of_expire(entry: &SaEntry, host: &Surroundings) -> Self {
+        Self {
+            larval: entry.sa.spi.is_none(),
+            ..Self::of_event(entry, host, false)
+        }
+    }
+
     fn alone(state: &State<'_>, show_keys: bool) -> Self {
         let (entry, sa, host) = (state.entry, &state.entry.sa, state.host);
         let (direction, told) = match state.way {
@@ -245,12 +254,13 @@ impl StateJson {
             mode: sa.mode.to_string(),
             direction,
             direction_from: told.map(|told| match told {
-                Told::ByKernel => "kernel",
-                Told::ByAddresses => "addresses",
-                Told::ByPolicies => "policies",
+                Told::Kernel => "kernel",
+                Told::Addresses => "addresses",
+                Told::Policies => "policies",
             }),
             larval: state.is_larval(),
-            algorithms: words::algorithms(&sa.protection),
+            algorithms: (sa.protection != Protection::Larval)
+                .then(|| words::algorithms(&sa.protection)),
             aead: protection.aead,
             encryption: protection.encryption,
             integrity: protection.integrity,

@@ -59,7 +59,7 @@ impl State<'_> {
     /// The kernel does not say which way it goes, but something else does.
     pub(crate) fn is_derived(&self) -> bool {
         match self.way {
-            SaWay::In(told) | SaWay::Out(told) => told != Told::ByKernel,
+            SaWay::In(told) | SaWay::Out(told) => told != Told::Kernel,
             SaWay::Unknown => false,
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn row(state: &State<'_>) -> Row {
         optional(limits::next(&sa.limits, &entry.usage, host.now)),
         Cell::unless(owned_reqid(sa.reqid.0), "0"),
         optional(sa.if_id.map(|id| host.if_id(id.get()))),
-        optional(sa.mark.map(|mark| self::mark(mark))),
+        optional(sa.mark.map(self::mark)),
         optional(sa.encap.as_ref().map(encap)),
         Cell::unless(replay(state), "32"),
         optional(
@@ -75,10 +75,10 @@ pub(crate) fn row(state: &State<'_>) -> Row {
 /// `out`, or `~out` where the kernel does not say it.
 pub(crate) fn direction(way: SaWay) -> &'static str {
     match way {
-        SaWay::In(Told::ByKernel) => "in",
-        SaWay::Out(Told::ByKernel) => "out",
-        SaWay::In(Told::ByAddresses | Told::ByPolicies) => "~in",
-        SaWay::Out(Told::ByAddresses | Told::ByPolicies) => "~out",
+        SaWay::In(Told::Kernel) => "in",
+        SaWay::Out(Told::Kernel) => "out",
+        SaWay::In(Told::Addresses | Told::Policies) => "~in",
+        SaWay::Out(Told::Addresses | Told::Policies) => "~out",
         SaWay::Unknown => "-",
     }
 }

@@ -101,8 +101,8 @@ fn direction(state: &State<'_>) -> String {
         SaWay::Unknown => return "not known: neither end is this host's alone".to_owned(),
     };
     match told {
-        Told::ByKernel => format!("{way} (the kernel says so)"),
-        Told::ByAddresses => {
+        Told::Kernel => format!("{way} (the kernel says so)"),
+        Told::Addresses => {
             let sa = &state.entry.sa;
             let own = if way == "in" {
                 sa.destination
@@ -111,7 +111,7 @@ fn direction(state: &State<'_>) -> String {
             };
             format!("{way} (derived: {own} is this host's)")
         }
-        Told::ByPolicies => format!("{way} (derived from the policies that lead to it)"),
+        Told::Policies => format!("{way} (derived from the policies that lead to it)"),
     }
 }
 
