@@ -202,7 +202,7 @@ fn a_mistyped_command_is_a_usage_error() -> Outcome {
 fn help_names_every_exit_code() -> Outcome {
     let (code, out, _) = run(&["--help"], nowhere())?;
     assert_eq!(code, Some(0));
-    for exit_code in 0..=5 {
+    for exit_code in 0..=6 {
         assert!(out.contains(&format!("\n  {exit_code}  ")), "{out}");
     }
     assert!(out.contains("EPOCHGATE_SOCKET"), "{out}");
