@@ -39,6 +39,14 @@ pub struct Arguments {
     /// Check the configuration, say what is wrong, and exit.
     #[arg(long)]
     pub check: bool,
+
+    /// Take away all that earlier runs have left on this host, and exit: SAs, policies, routes,
+    /// interfaces, addresses, the changed kernel setting.
+    ///
+    /// Traffic that was held then leaves unprotected. Refused while a daemon runs. The packages do
+    /// this when they are removed.
+    #[arg(long, conflicts_with = "check")]
+    pub remove_leftovers: bool,
 }
 
 /// Form of the log.

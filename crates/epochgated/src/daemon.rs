@@ -14,6 +14,7 @@ use crate::cli::Arguments;
 use crate::control::ControlServer;
 use crate::feed::Feed;
 use crate::kernel::Kernel;
+use crate::leftovers;
 use crate::log;
 use crate::ping::Pinger;
 use crate::route::Routes;
@@ -41,6 +42,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
 /// chosen ones.
 #[must_use]
 pub fn main_with(arguments: &Arguments, crypto: Arc<dyn Crypto>) -> ExitCode {
+    if arguments.remove_leftovers {
+        return leftovers::main(arguments);
+    }
     let (settings, config) = match Settings::load(arguments) {
         Ok(loaded) => loaded,
         Err(error) => {

@@ -8,6 +8,7 @@
 mod interface;
 mod migrate;
 mod read;
+mod remove;
 mod spec;
 
 use std::collections::{HashMap, HashSet};

@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod feed;
 pub mod firewall;
 pub mod kernel;
+pub mod leftovers;
 pub mod log;
 pub mod ping;
 pub mod route;

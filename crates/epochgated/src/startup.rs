@@ -83,6 +83,9 @@ pub enum StartError {
     /// The kernel's setting could not be changed.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// What an earlier run left in the kernel's SAD or SPD does not go.
+    #[error("cannot remove what an earlier run left in the kernel: {0}")]
+    Leftovers(epochgate_controller::io::XfrmError),
     /// Routes or addresses can't be read.
     #[error("{0}")]
     Routing(String),

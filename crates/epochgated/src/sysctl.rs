@@ -46,6 +46,15 @@ impl LarvalDrop {
         Self::change(Path::new(SETTING), state_directory)
     }
 
+    /// What an earlier run has recorded in this directory, if it could not put it back itself.
+    #[must_use]
+    pub fn of_earlier_run(state_directory: &Path) -> Self {
+        Self {
+            setting: SETTING.into(),
+            record: state_directory.join(RECORD),
+        }
+    }
+
     fn change(setting: &Path, state_directory: &Path) -> Result<Self, SettingError> {
         let record = state_directory.join(RECORD);
         let before = read(setting)?;

@@ -109,6 +109,11 @@ impl Interfaces {
         }
     }
 
+    /// All of ours.
+    pub(super) fn all(&self) -> Vec<IfId> {
+        self.known.keys().copied().collect()
+    }
+
     /// An interface's index.
     ///
     /// # Errors
