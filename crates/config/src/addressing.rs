@@ -12,13 +12,14 @@ use crate::keys::{
     DEFAULT_VIRTUAL_INTERFACE, INTERFACE_LEN_MAX, POOL_DNS_MAX, POOL_DOMAINS_MAX, POOL_NETWORKS_MAX,
 };
 use crate::reader::{At, Section};
-use crate::values;
+use crate::values::{self, Words};
 
 /// IP versions that a client may ask an address of.
-const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+pub(crate) const FAMILIES: Words<Family, 2> =
+    Words([("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)]);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(crate) enum Family {
     Ipv4,
     Ipv6,
 }
@@ -258,7 +259,7 @@ fn read_families(section: &Section<'_>, sink: &mut Sink) -> Option<Vec<Family>> 
     }
     let mut families = Vec::new();
     for text in texts.value {
-        match FAMILIES.iter().find(|(word, _)| *word == text.value) {
+        match FAMILIES.0.iter().find(|(word, _)| *word == text.value) {
             Some((_, family)) if families.contains(family) => {
                 let title = format!("{} is named twice", text.value);
                 sink.error(text.span, title, "here again");

@@ -7,7 +7,7 @@ use epochgate_controller::crypto::{AesKey, Cipher, Group, Integrity, Prf};
 use crate::diagnostic::{Sink, quoted};
 use crate::keys::REPLAY_WINDOW;
 use crate::reader::Section;
-use crate::values::{Vocabulary, read_listed, read_number, read_word};
+use crate::values::{Choice, Vocabulary, Words, read_choice, read_listed, read_number, read_word};
 
 const CIPHERS: Vocabulary<'_, Cipher> = Vocabulary {
     words: &[
@@ -109,17 +109,26 @@ const GROUPS: Vocabulary<'_, Group> = Vocabulary {
     ],
 };
 
-const POST_QUANTUM: [(&str, PostQuantum); 3] = [
-    ("off", PostQuantum::Off),
-    ("prefer", PostQuantum::Prefer),
-    ("require", PostQuantum::Require),
-];
-const PFS: [(&str, Pfs); 2] = [("prefer", Pfs::Prefer), ("require", Pfs::Require)];
-const ESN: [(&str, Esn); 3] = [
-    ("off", Esn::Off),
-    ("prefer", Esn::Prefer),
-    ("require", Esn::Require),
-];
+pub(crate) const POST_QUANTUM: Choice<PostQuantum, 3> = Choice {
+    words: Words([
+        ("off", PostQuantum::Off),
+        ("prefer", PostQuantum::Prefer),
+        ("require", PostQuantum::Require),
+    ]),
+    default: 0,
+};
+pub(crate) const PFS: Choice<Pfs, 2> = Choice {
+    words: Words([("prefer", Pfs::Prefer), ("require", Pfs::Require)]),
+    default: 0,
+};
+pub(crate) const ESN: Choice<Esn, 3> = Choice {
+    words: Words([
+        ("off", Esn::Off),
+        ("prefer", Esn::Prefer),
+        ("require", Esn::Require),
+    ]),
+    default: 1,
+};
 
 /// Reads `algorithms.ike`.
 pub(crate) fn read_ike(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
@@ -128,8 +137,7 @@ pub(crate) fn read_ike(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
         ciphers: at_least_one(section, "cipher", &CIPHERS, default.ciphers, sink),
         prfs: at_least_one(section, "prf", &PRFS, default.prfs, sink),
         groups: at_least_one(section, "group", &GROUPS, default.groups, sink),
-        post_quantum: read_word(section, "post-quantum", &POST_QUANTUM, sink)
-            .map_or(default.post_quantum, |wanted| wanted.value),
+        post_quantum: read_choice(section, "post-quantum", &POST_QUANTUM, sink),
     }
 }
 
@@ -137,7 +145,7 @@ pub(crate) fn read_ike(section: &Section<'_>, sink: &mut Sink) -> IkeSuite {
 pub(crate) fn read_esp(section: &Section<'_>, sink: &mut Sink) -> EspSuite {
     let default = EspSuite::default();
     let groups = read_listed(section, "group", &GROUPS, sink);
-    let pfs = read_word(section, "pfs", &PFS, sink);
+    let pfs = read_word(section, "pfs", &PFS.words, sink);
     if let (Some(groups), Some(pfs)) = (&groups, &pfs)
         && groups.value.is_empty()
         && pfs.value == Pfs::Require
@@ -150,10 +158,58 @@ pub(crate) fn read_esp(section: &Section<'_>, sink: &mut Sink) -> EspSuite {
     EspSuite {
         ciphers: at_least_one(section, "cipher", &CIPHERS, default.ciphers, sink),
         groups: groups.map_or(default.groups, |groups| groups.value),
-        pfs: pfs.map_or(default.pfs, |pfs| pfs.value),
-        esn: read_word(section, "esn", &ESN, sink).map_or(default.esn, |esn| esn.value),
+        pfs: pfs.map_or(PFS.default(), |pfs| pfs.value),
+        esn: read_choice(section, "esn", &ESN, sink),
         replay_window: read_number(section, "replay-window", REPLAY_WINDOW, sink),
     }
+}
+
+/// The names of all ciphers; for the reference.
+pub(crate) fn cipher_names() -> Vec<&'static str> {
+    CIPHERS.words.iter().map(|(name, _)| *name).collect()
+}
+
+/// As [`cipher_names`]: pseudorandom functions.
+pub(crate) fn prf_names() -> Vec<&'static str> {
+    PRFS.words.iter().map(|(name, _)| *name).collect()
+}
+
+/// As [`cipher_names`]: key exchange methods.
+pub(crate) fn group_names() -> Vec<&'static str> {
+    GROUPS.words.iter().map(|(name, _)| *name).collect()
+}
+
+/// The names of what is proposed for IKE by default, best first; for the reference.
+pub(crate) fn default_ciphers() -> Vec<&'static str> {
+    names(&CIPHERS, &IkeSuite::default().ciphers)
+}
+
+/// As [`default_ciphers`]: pseudorandom functions.
+pub(crate) fn default_prfs() -> Vec<&'static str> {
+    names(&PRFS, &IkeSuite::default().prfs)
+}
+
+/// As [`default_ciphers`]: key exchange methods.
+pub(crate) fn default_groups() -> Vec<&'static str> {
+    names(&GROUPS, &IkeSuite::default().groups)
+}
+
+/// As [`default_ciphers`], for ESP.
+pub(crate) fn default_esp_ciphers() -> Vec<&'static str> {
+    names(&CIPHERS, &EspSuite::default().ciphers)
+}
+
+/// As [`default_groups`], for ESP.
+pub(crate) fn default_esp_groups() -> Vec<&'static str> {
+    names(&GROUPS, &EspSuite::default().groups)
+}
+
+fn names<T: PartialEq>(vocabulary: &Vocabulary<'static, T>, values: &[T]) -> Vec<&'static str> {
+    let name = |value: &T| {
+        let mut words = vocabulary.words.iter();
+        words.find(|(_, it)| it == value).map(|(name, _)| *name)
+    };
+    values.iter().filter_map(name).collect()
 }
 
 /// The list of `key`, or the default when it is absent.

@@ -14,20 +14,29 @@ use epochgate_controller::pki::{
 
 use crate::diagnostic::{Sink, listed, quoted};
 use crate::files::{Files, SecretFile};
-use crate::keys::{AUTHORITY_FILES_MAX, PPK_ID_LEN_MAX, PPK_LEN_MIN, PSK_LEN_MAX, PSK_LEN_MIN};
+use crate::keys::{
+    AUTHORITY_FILES_MAX, PPK_ID_LEN_MAX, PPK_LEN_MIN, PPK_REQUIRED, PSK_LEN_MAX, PSK_LEN_MIN,
+};
 use crate::reader::{At, Section};
-use crate::values::read_word;
+use crate::values::{Choice, Words, read_choice, read_flag};
 
 /// Permission bits that a secret's file must not have: writable by its group, anything for others.
 const FORBIDDEN_MODE: u32 = 0o027;
 /// Names of a certificate that a mistake lists.
 const NAMES_SHOWN_MAX: usize = 6;
 
-const SIGNATURES: [(&str, RsaPadding); 2] = [
-    ("rsa-pss", RsaPadding::Pss),
-    ("rsa-pkcs1", RsaPadding::Pkcs1),
-];
-const STALE_LISTS: [(&str, bool); 2] = [("refuse", false), ("accept", true)];
+pub(crate) const SIGNATURES: Choice<RsaPadding, 2> = Choice {
+    words: Words([
+        ("rsa-pss", RsaPadding::Pss),
+        ("rsa-pkcs1", RsaPadding::Pkcs1),
+    ]),
+    default: 0,
+};
+/// Whether a stale revocation list is accepted.
+pub(crate) const STALE_LISTS: Choice<bool, 2> = Choice {
+    words: Words([("refuse", false), ("accept", true)]),
+    default: 0,
+};
 
 /// Both ends as the file has them.
 pub(crate) struct Ends<'s, 'd> {
@@ -155,7 +164,7 @@ fn read_ppk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option
             section.missing(key, example, sink);
         }
     }
-    let required = section.flag("required", sink);
+    let required = read_flag(section, "required", PPK_REQUIRED, sink);
     let id = section.text("id", sink)?;
     if id.value.is_empty() || id.value.len() > PPK_ID_LEN_MAX {
         let label = format!("1 to {PPK_ID_LEN_MAX} octets are wanted");
@@ -168,7 +177,7 @@ fn read_ppk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option
     Some(Ppk {
         id: id.value.as_bytes().to_vec(),
         key,
-        required: required.is_none_or(|required| required.value),
+        required,
     })
 }
 
@@ -178,7 +187,7 @@ fn read_certificate(
     sink: &mut Sink,
 ) -> Option<(Credential, Identity)> {
     let section = ends.local;
-    let padding = read_word(section, "signature", &SIGNATURES, sink);
+    let padding = read_choice(section, "signature", &SIGNATURES, sink);
     let cert = section.text("cert", sink);
     let key = section.text("key", sink);
     if !section.has("cert") {
@@ -214,9 +223,7 @@ fn read_certificate(
             return None;
         }
     };
-    if let Some(padding) = padding {
-        credential.rsa_padding = padding.value;
-    }
+    credential.rsa_padding = padding;
     if let Some(id) = ends.local_id
         && !is_named(&id.value, &names)
     {
@@ -252,7 +259,7 @@ fn read_authorities(
     files: &dyn Files,
     sink: &mut Sink,
 ) -> Option<TrustedAuthorities> {
-    let stale = read_word(section, "stale-crl", &STALE_LISTS, sink);
+    let accept_stale = read_choice(section, "stale-crl", &STALE_LISTS, sink);
     if !section.has("ca") {
         section.missing("ca", "ca = [\"/etc/epochgate/ca.pem\"]", sink);
         return None;
@@ -271,7 +278,7 @@ fn read_authorities(
     let made = files.pki().authorities(&AuthorityFiles {
         authorities: &contents(&authorities),
         revocation_lists: &contents(&lists),
-        accept_stale: stale.is_some_and(|stale| stale.value),
+        accept_stale,
         now: files.now(),
     });
     match made {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use crate::diagnostic::{Sink, quoted};
 use crate::keys::{DEFAULT_POLICIES, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
 use crate::reader::Section;
-use crate::values::read_word;
+use crate::values::{Choice, Words, read_choice};
 
 /// Octets of a Unix socket's path at most (`sun_path` of `struct sockaddr_un`, less its NUL).
-const SOCKET_PATH_MAX: usize = 107;
+pub(crate) const SOCKET_PATH_MAX: usize = 107;
 
 /// Settings of the daemon itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Default for DaemonSettings {
             socket: DEFAULT_SOCKET.into(),
             state_dir: DEFAULT_STATE_DIR.into(),
             policies: DEFAULT_POLICIES.into(),
-            log: LogLevel::Info,
+            log: LOG_LEVELS.default(),
         }
     }
 }
@@ -63,13 +63,16 @@ impl LogLevel {
     }
 }
 
-const LOG_LEVELS: [(&str, LogLevel); 5] = [
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warning),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
+pub(crate) const LOG_LEVELS: Choice<LogLevel, 5> = Choice {
+    words: Words([
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warning),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ]),
+    default: 2,
+};
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> DaemonSettings {
     let default = DaemonSettings::default();
@@ -77,7 +80,7 @@ pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> DaemonSettings {
         socket: path(section, "socket", SOCKET_PATH_MAX, sink).unwrap_or(default.socket),
         state_dir: path(section, "state-dir", usize::MAX, sink).unwrap_or(default.state_dir),
         policies: path(section, "policies", usize::MAX, sink).unwrap_or(default.policies),
-        log: read_word(section, "log", &LOG_LEVELS, sink).map_or(default.log, |level| level.value),
+        log: read_choice(section, "log", &LOG_LEVELS, sink),
     }
 }
 

@@ -7,17 +7,27 @@ use epochgate_controller::config::{
 
 use crate::diagnostic::{Sink, quoted};
 use crate::keys::{
-    BACK_OFF, BACK_OFF_MAX, EPOCH_DRAIN, EPOCH_LIFETIME, PING_ATTEMPTS, PING_IDLE, PING_INTERVAL,
+    BACK_OFF, BACK_OFF_MAX, EPOCH_DRAIN, EPOCH_LIFETIME, EPOCH_WAIT, PING_ATTEMPTS, PING_IDLE,
+    PING_INTERVAL,
 };
 use crate::reader::{At, Section};
 use crate::traffic::Traffic;
-use crate::values::{self, read_duration, read_number, read_word, shown_duration};
+use crate::values::{
+    self, Choice, Words, read_choice, read_duration, read_flag, read_number, read_word,
+    shown_duration,
+};
 
-const PROOFS: [(&str, Proof); 2] = [("icmp", Proof::Icmp), ("any-inbound", Proof::AnyInbound)];
-const SERVER_REKEYS: [(&str, ServerRekey); 2] = [
-    ("accept", ServerRekey::Accept),
-    ("ignore", ServerRekey::Ignore),
-];
+pub(crate) const PROOFS: Choice<Proof, 2> = Choice {
+    words: Words([("icmp", Proof::Icmp), ("any-inbound", Proof::AnyInbound)]),
+    default: 0,
+};
+pub(crate) const SERVER_REKEYS: Choice<ServerRekey, 2> = Choice {
+    words: Words([
+        ("accept", ServerRekey::Accept),
+        ("ignore", ServerRekey::Ignore),
+    ]),
+    default: 0,
+};
 
 pub(crate) fn read_epoch(
     section: &Section<'_>,
@@ -31,7 +41,7 @@ pub(crate) fn read_epoch(
         sink.error(drain.span, title, shown_duration(drain.value))
             .also(lifetime.span, shown_duration(lifetime.value));
     }
-    let server_rekey = read_word(section, "server-rekey", &SERVER_REKEYS, sink);
+    let server_rekey = read_word(section, "server-rekey", &SERVER_REKEYS.words, sink);
     if let (Some(Role::Server), Some(word)) = (role, &server_rekey)
         && word.value == ServerRekey::Ignore
     {
@@ -41,9 +51,9 @@ pub(crate) fn read_epoch(
     }
     EpochConfig {
         lifetime: lifetime.value,
-        wait: section.flag("wait", sink).is_none_or(|wait| wait.value),
+        wait: read_flag(section, "wait", EPOCH_WAIT, sink),
         drain: drain.value,
-        server_rekey: server_rekey.map_or(ServerRekey::Accept, |word| word.value),
+        server_rekey: server_rekey.map_or(SERVER_REKEYS.default(), |word| word.value),
     }
 }
 
@@ -111,7 +121,7 @@ pub(crate) fn read_ping(
         interval: interval.value,
         attempts,
         idle: read_duration(section, "idle", PING_IDLE, sink).value,
-        proof: read_word(section, "proof", &PROOFS, sink).map_or(Proof::Icmp, |word| word.value),
+        proof: read_choice(section, "proof", &PROOFS, sink),
     }
 }
 

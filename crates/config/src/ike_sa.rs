@@ -8,7 +8,7 @@ use crate::reader::Section;
 use crate::values::read_duration;
 
 /// What `reauthenticate` says when it is not a duration.
-const NEVER: &str = "never";
+pub(crate) const NEVER: &str = "never";
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> IkeSaConfig {
     let lifetime = read_duration(section, "lifetime", IKE_LIFETIME, sink).value;

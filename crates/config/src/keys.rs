@@ -1,103 +1,10 @@
-//! Every key that a configuration file may have, and the bounds of its numbers.
-//!
-//! The reader refuses what is not here; `docs/configuration.md` describes the same list, and a
-//! test compares the two.
+//! Bounds and defaults of what a configuration file says: the reader enforces them, and the
+//! [`reference`](crate::reference) states them. Every key by its name is in the reference.
 
 use std::time::Duration;
 
-/// Stands for a tunnel's name in [`KEYS`].
+/// Stands for the name of a tunnel or a pool in the path of a key.
 pub const ANY_NAME: &str = "NAME";
-
-/// Every key with its whole path; a section (table) is a key too.
-pub const KEYS: &[&str] = &[
-    "daemon",
-    "daemon.socket",
-    "daemon.state-dir",
-    "daemon.policies",
-    "daemon.log",
-    "ike",
-    "ike.cookie-threshold",
-    "ike.half-open-max",
-    "ike.half-open-per-address",
-    "ike.half-open-lifetime",
-    "pool",
-    "pool.NAME",
-    "pool.NAME.networks",
-    "pool.NAME.dns",
-    "pool.NAME.domains",
-    "tunnel",
-    "tunnel.NAME",
-    "tunnel.NAME.role",
-    "tunnel.NAME.policy",
-    "tunnel.NAME.start",
-    "tunnel.NAME.nat-t",
-    "tunnel.NAME.on-stop",
-    "tunnel.NAME.local",
-    "tunnel.NAME.local.address",
-    "tunnel.NAME.local.id",
-    "tunnel.NAME.local.psk-file",
-    "tunnel.NAME.local.cert",
-    "tunnel.NAME.local.key",
-    "tunnel.NAME.local.signature",
-    "tunnel.NAME.local.eap-user",
-    "tunnel.NAME.local.eap-password-file",
-    "tunnel.NAME.remote",
-    "tunnel.NAME.remote.address",
-    "tunnel.NAME.remote.id",
-    "tunnel.NAME.remote.ca",
-    "tunnel.NAME.remote.crl",
-    "tunnel.NAME.remote.stale-crl",
-    "tunnel.NAME.remote.eap-users-file",
-    "tunnel.NAME.ppk",
-    "tunnel.NAME.ppk.id",
-    "tunnel.NAME.ppk.file",
-    "tunnel.NAME.ppk.required",
-    "tunnel.NAME.traffic",
-    "tunnel.NAME.traffic.local",
-    "tunnel.NAME.traffic.remote",
-    "tunnel.NAME.interface",
-    "tunnel.NAME.interface.name",
-    "tunnel.NAME.interface.mtu",
-    "tunnel.NAME.path",
-    "tunnel.NAME.path.fragmentation",
-    "tunnel.NAME.path.fragment-size",
-    "tunnel.NAME.path.nat-keepalive",
-    "tunnel.NAME.path.mobike",
-    "tunnel.NAME.virtual",
-    "tunnel.NAME.virtual.request",
-    "tunnel.NAME.virtual.interface",
-    "tunnel.NAME.virtual.pools",
-    "tunnel.NAME.ping",
-    "tunnel.NAME.ping.source",
-    "tunnel.NAME.ping.target",
-    "tunnel.NAME.ping.interval",
-    "tunnel.NAME.ping.attempts",
-    "tunnel.NAME.ping.idle",
-    "tunnel.NAME.ping.proof",
-    "tunnel.NAME.epoch",
-    "tunnel.NAME.epoch.lifetime",
-    "tunnel.NAME.epoch.wait",
-    "tunnel.NAME.epoch.drain",
-    "tunnel.NAME.epoch.server-rekey",
-    "tunnel.NAME.recovery",
-    "tunnel.NAME.recovery.back-off",
-    "tunnel.NAME.recovery.back-off-max",
-    "tunnel.NAME.ike",
-    "tunnel.NAME.ike.lifetime",
-    "tunnel.NAME.ike.reauthenticate",
-    "tunnel.NAME.algorithms",
-    "tunnel.NAME.algorithms.ike",
-    "tunnel.NAME.algorithms.ike.cipher",
-    "tunnel.NAME.algorithms.ike.prf",
-    "tunnel.NAME.algorithms.ike.group",
-    "tunnel.NAME.algorithms.ike.post-quantum",
-    "tunnel.NAME.algorithms.esp",
-    "tunnel.NAME.algorithms.esp.cipher",
-    "tunnel.NAME.algorithms.esp.group",
-    "tunnel.NAME.algorithms.esp.pfs",
-    "tunnel.NAME.algorithms.esp.esn",
-    "tunnel.NAME.algorithms.esp.replay-window",
-];
 
 /// Keys that this version does not know though people may expect them, and what to say.
 pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
@@ -263,6 +170,21 @@ pub const REPLAY_WINDOW: Bounds<u32> = Bounds {
     most: 4096,
     default: 256,
 };
+
+/// `path.fragmentation` when it is not given.
+pub const FRAGMENTATION: bool = true;
+/// `path.mobike` when it is not given.
+pub const MOBIKE: bool = true;
+/// `epoch.wait` when it is not given.
+pub const EPOCH_WAIT: bool = true;
+/// `ppk.required` when it is not given.
+pub const PPK_REQUIRED: bool = true;
+/// `forward` of a policy template that does not say it.
+pub const TEMPLATE_FORWARD: bool = false;
+/// `exempt-neighbour-discovery` of a policy template that does not say it.
+pub const TEMPLATE_EXEMPT_ND: bool = true;
+/// `routes` of a policy template that does not say it.
+pub const TEMPLATE_ROUTES: bool = true;
 
 /// `priority` of a policy template: room below for exemptions, and above for the widths of selectors.
 pub const PRIORITY: Bounds<u32> = Bounds {

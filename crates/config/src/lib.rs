@@ -22,6 +22,7 @@ pub mod keys;
 mod mask;
 mod path;
 mod reader;
+pub mod reference;
 pub mod template;
 mod traffic;
 mod tunnel;
@@ -40,7 +41,7 @@ pub use files::{Files, SecretFile};
 pub use values::{parse_duration, shown_duration};
 
 use crate::diagnostic::{Sink, quoted};
-use crate::keys::{FILE_LEN_MAX, KEYS, TUNNELS_MAX, UNSUPPORTED};
+use crate::keys::{FILE_LEN_MAX, TUNNELS_MAX, UNSUPPORTED};
 use crate::reader::{Schema, Section};
 use crate::template::Templates;
 
@@ -61,7 +62,7 @@ pub fn load(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Diagnos
     let mut sink = Sink::new(name, text);
     let loaded = parse(text, &mut sink).and_then(|table| {
         let schema = Schema {
-            known: KEYS,
+            known: reference::KEYS,
             unsupported: UNSUPPORTED,
         };
         read(schema, &table, files, &mut sink)

@@ -5,22 +5,20 @@ use epochgate_controller::config::PathConfig;
 use std::time::Duration;
 
 use crate::diagnostic::Sink;
-use crate::keys::{FRAGMENT_SIZE, NAT_KEEPALIVE};
+use crate::keys::{FRAGMENT_SIZE, FRAGMENTATION, MOBIKE, NAT_KEEPALIVE};
 use crate::reader::Section;
-use crate::values::{read_duration, read_number};
+use crate::values::{read_duration, read_flag, read_number};
 
 /// Instead of a duration: never.
-const OFF: &str = "off";
+pub(crate) const OFF: &str = "off";
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> PathConfig {
-    let fragmentation = section.flag("fragmentation", sink);
+    let fragmentation = read_flag(section, "fragmentation", FRAGMENTATION, sink);
     let size = read_number(section, "fragment-size", FRAGMENT_SIZE, sink);
     PathConfig {
-        fragment_size: fragmentation
-            .is_none_or(|flag| flag.value)
-            .then(|| u16::try_from(size).unwrap_or(u16::MAX)),
+        fragment_size: fragmentation.then(|| u16::try_from(size).unwrap_or(u16::MAX)),
         nat_keepalive: keepalive(section, sink),
-        mobike: section.flag("mobike", sink).is_none_or(|flag| flag.value),
+        mobike: read_flag(section, "mobike", MOBIKE, sink),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Schema {
 #[derive(Clone)]
 pub(crate) struct Section<'d> {
     schema: Schema,
-    /// With `NAME` for a tunnel's name, as in [`keys::KEYS`].
+    /// With `NAME` for a tunnel's name, as in [`crate::reference::KEYS`].
     path: String,
     /// As the user wrote it, for messages.
     shown: String,

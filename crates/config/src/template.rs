@@ -11,8 +11,9 @@ use ipnet::IpNet;
 
 use crate::diagnostic::{Diagnostics, Sink, listed, nearest, quoted};
 use crate::files::Files;
-use crate::keys::PRIORITY;
+use crate::keys::{PRIORITY, TEMPLATE_EXEMPT_ND, TEMPLATE_FORWARD, TEMPLATE_ROUTES};
 use crate::reader::{At, Schema, Section};
+use crate::reference;
 use crate::values;
 
 /// The templates that are built in: names and texts.
@@ -29,22 +30,6 @@ pub const BUILT_IN: [(&str, &str); 3] = [
         "road-warrior",
         include_str!("../../../xfrm-policies/road-warrior.toml"),
     ),
-];
-
-/// Every key that a template may have.
-pub const TEMPLATE_KEYS: &[&str] = &[
-    "description",
-    "forward",
-    "exempt-neighbour-discovery",
-    "routes",
-    "priority",
-    "traffic",
-    "traffic.client",
-    "traffic.client.local",
-    "traffic.client.remote",
-    "traffic.server",
-    "traffic.server.local",
-    "traffic.server.remote",
 ];
 
 /// The outer address of that end, as a network of one host.
@@ -98,19 +83,16 @@ pub fn parse(name: &str, file: &str, text: &str) -> Result<Template, Diagnostics
     let mut sink = Sink::new(file, text);
     let template = crate::parse(text, &mut sink).map(|table| {
         let schema = Schema {
-            known: TEMPLATE_KEYS,
+            known: reference::TEMPLATE_KEYS,
             unsupported: &[],
         };
         let root = Section::root(schema, &table, &mut sink);
-        let mut flag = |key: &str, default| {
-            let found = root.flag(key, &mut sink);
-            found.map_or(default, |flag| flag.value)
-        };
+        let mut flag = |key: &str, default: bool| values::read_flag(&root, key, default, &mut sink);
         let policy = PolicyTemplate {
             name: name.to_owned(),
-            forward: flag("forward", false),
-            exempt_neighbour_discovery: flag("exempt-neighbour-discovery", true),
-            routes: flag("routes", true),
+            forward: flag("forward", TEMPLATE_FORWARD),
+            exempt_neighbour_discovery: flag("exempt-neighbour-discovery", TEMPLATE_EXEMPT_ND),
+            routes: flag("routes", TEMPLATE_ROUTES),
             priority: values::read_number(&root, "priority", PRIORITY, &mut sink),
         };
         let traffic = root.section("traffic", &mut sink);

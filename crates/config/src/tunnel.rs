@@ -20,17 +20,24 @@ use crate::path;
 use crate::reader::{At, Section};
 use crate::template::Templates;
 use crate::traffic::{self, Surroundings, Traffic};
-use crate::values::{self, ANY, read_word};
+use crate::values::{self, ANY, Choice, Words, read_choice, read_word};
 
-const ROLES: [(&str, Role); 2] = [("client", Role::Client), ("server", Role::Server)];
-const STARTS: [(&str, Start); 3] = [
+pub(crate) const ROLES: Words<Role, 2> =
+    Words([("client", Role::Client), ("server", Role::Server)]);
+pub(crate) const STARTS: Words<Start, 3> = Words([
     ("on-demand", Start::OnDemand),
     ("always", Start::Always),
     ("listen", Start::Listen),
-];
-const NAT_TRAVERSALS: [(&str, NatTraversal); 2] =
-    [("auto", NatTraversal::Auto), ("off", NatTraversal::Off)];
-const ON_STOPS: [(&str, OnStop); 2] = [("block", OnStop::Block), ("remove", OnStop::Remove)];
+]);
+pub(crate) const NAT_TRAVERSALS: Choice<NatTraversal, 2> = Choice {
+    words: Words([("auto", NatTraversal::Auto), ("off", NatTraversal::Off)]),
+    default: 0,
+};
+pub(crate) const ON_STOPS: Choice<OnStop, 2> = Choice {
+    words: Words([("block", OnStop::Block), ("remove", OnStop::Remove)]),
+    default: 0,
+};
+
 /// A tunnel that is right in itself, with the places that checks between tunnels point at.
 pub(crate) struct Draft {
     pub(crate) config: TunnelConfig,
@@ -76,8 +83,8 @@ pub(crate) fn read(
     check_outer_families(&local, &remote, sink);
     let start = read_word(section, "start", &STARTS, sink);
     check_reachable(section, role, &remote, start.as_ref(), sink);
-    let nat_traversal = read_word(section, "nat-t", &NAT_TRAVERSALS, sink);
-    let on_stop = read_word(section, "on-stop", &ON_STOPS, sink);
+    let nat_traversal = read_choice(section, "nat-t", &NAT_TRAVERSALS, sink);
+    let on_stop = read_choice(section, "on-stop", &ON_STOPS, sink);
 
     let addresses = addressing::read(
         &section.section("virtual", sink),
@@ -149,8 +156,8 @@ pub(crate) fn read(
         template: template.policy,
         start: start.map_or(default_start(role, &addresses), |start| start.value),
         addressing: addresses.addressing,
-        nat_traversal: nat_traversal.map_or(NatTraversal::Auto, |value| value.value),
-        on_stop: on_stop.map_or(OnStop::Block, |value| value.value),
+        nat_traversal,
+        on_stop,
         interface,
         path,
         ping,

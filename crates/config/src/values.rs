@@ -104,18 +104,68 @@ pub(crate) fn read_number(
     }
 }
 
-/// One of a few words; the default when the key is absent or wrong.
-pub(crate) fn read_word<T: Copy>(
+/// The words that a key may be.
+pub(crate) struct Words<T, const N: usize>(pub(crate) [(&'static str, T); N]);
+
+impl<T, const N: usize> Words<T, N> {
+    /// The words alone, for the reference.
+    pub(crate) const fn names(&self) -> [&'static str; N] {
+        let mut names = [""; N];
+        let mut index = 0;
+        while index < N {
+            names[index] = self.0[index].0;
+            index += 1;
+        }
+        names
+    }
+}
+
+/// The words that a key may be, and the one that it is when it is not given.
+pub(crate) struct Choice<T, const N: usize> {
+    pub(crate) words: Words<T, N>,
+    /// Index of the default.
+    pub(crate) default: usize,
+}
+
+impl<T: Copy, const N: usize> Choice<T, N> {
+    /// What an absent key means.
+    pub(crate) const fn default(&self) -> T {
+        self.words.0[self.default].1
+    }
+
+    /// The word for it, for the reference.
+    pub(crate) const fn default_name(&self) -> &'static str {
+        self.words.0[self.default].0
+    }
+}
+
+/// One of a few words. `None`: the key is absent or wrong.
+pub(crate) fn read_word<T: Copy, const N: usize>(
     section: &Section<'_>,
     key: &str,
-    words: &[(&str, T)],
+    words: &Words<T, N>,
     sink: &mut Sink,
 ) -> Option<At<T>> {
     let text = section.text(key, sink)?;
-    word(key, &text, words, sink).map(|value| At {
+    word(key, &text, &words.0, sink).map(|value| At {
         value,
         span: text.span,
     })
+}
+
+/// One of a few words; the default when the key is absent or wrong.
+pub(crate) fn read_choice<T: Copy, const N: usize>(
+    section: &Section<'_>,
+    key: &str,
+    choice: &Choice<T, N>,
+    sink: &mut Sink,
+) -> T {
+    read_word(section, key, &choice.words, sink).map_or(choice.default(), |word| word.value)
+}
+
+/// `true` or `false`; the default when the key is absent or wrong.
+pub(crate) fn read_flag(section: &Section<'_>, key: &str, default: bool, sink: &mut Sink) -> bool {
+    section.flag(key, sink).map_or(default, |flag| flag.value)
 }
 
 /// The words of a list, and those that would be words if they were not too weak.

@@ -39,6 +39,13 @@ impl Memory {
 
 impl Files for Memory {
     fn secret(&self, path: &str) -> io::Result<SecretFile> {
+        if let Some(length) = path.strip_prefix("/octets/") {
+            let length = length.parse().map_err(io::Error::other)?;
+            return Ok(SecretFile {
+                octets: Zeroizing::new(vec![b'x'; length]),
+                mode: 0o600,
+            });
+        }
         let (octets, mode) = match path {
             "/good.psk" | "/etc/epochgate/branch.psk" => (format!("{SECRET}\n"), 0o600),
             "/good.ppk" | "/etc/epochgate/partner.ppk" => (format!("{SECRET}{SECRET}\n"), 0o600),
