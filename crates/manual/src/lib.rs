@@ -22,6 +22,8 @@ pub use page::Page;
 
 /// General commands, in the manual.
 pub const USER_COMMANDS: u8 = 1;
+/// Forms of files.
+pub const FILE_FORMATS: u8 = 5;
 /// Commands of the administrator.
 pub const ADMINISTRATOR_COMMANDS: u8 = 8;
 
@@ -44,12 +46,18 @@ fn built(command: Command) -> Command {
     command
 }
 
-/// All man pages: `epochgate` and each command below it, and `epochgated`.
+/// All man pages: `epochgate` and each command below it, `epochgated`, and the configuration file,
+/// whose page the reader of configurations writes.
 #[must_use]
 pub fn pages() -> Vec<Page> {
     let mut pages = Vec::new();
     add_pages(&command_line(), USER_COMMANDS, &mut pages);
     add_pages(&daemon(), ADMINISTRATOR_COMMANDS, &mut pages);
+    pages.push(Page {
+        name: "epochgate.toml".to_owned(),
+        section: FILE_FORMATS,
+        text: epochgate_config::reference::roff(),
+    });
     pages
 }
 
