@@ -113,7 +113,10 @@ fn what_a_killed_daemon_left_is_removed_and_nothing_of_anybody_elses() {
 
     let again = remove_leftovers(&net.client);
     let said = String::from_utf8_lossy(&again.stdout).into_owned();
-    assert!(again.status.success() && said.contains(" 0 policies, 0 SAs, 0 routes"), "{again:?}");
+    assert!(
+        again.status.success() && said.contains(" 0 policies, 0 SAs, 0 routes"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -121,7 +124,11 @@ fn a_larval_sa_that_a_held_packet_left_goes_too_and_so_does_a_hold_without_its_c
     let net = Topology::new("leftover_hold").build();
     // Nobody answers: what is sent is held, and its ACQUIRE leaves a larval SA.
     let client = Epochgate::start(&net.client, &client_config(""));
-    let flow = UdpFlow::new((&net.client, CLIENT_INNER), (&net.server, SERVER_INNER), 4000);
+    let flow = UdpFlow::new(
+        (&net.client, CLIENT_INNER),
+        (&net.server, SERVER_INNER),
+        4000,
+    );
     let flow = flow.count(3).start();
     client.wait_for("net", LIMIT, |tunnel| {
         tunnel["gate"] == "held" && !our_states(&net.client).is_empty()
@@ -129,7 +136,11 @@ fn a_larval_sa_that_a_held_packet_left_goes_too_and_so_does_a_hold_without_its_c
     let arrived = flow.finish(SETTLE);
     assert_eq!(arrived.lost().len(), 3, "{arrived}");
     client.kill();
-    std::fs::write(net.client.folder().join("epochgate.toml"), "no = configuration").expect("written");
+    std::fs::write(
+        net.client.folder().join("epochgate.toml"),
+        "no = configuration",
+    )
+    .expect("written");
     let removed = remove_leftovers(&net.client);
     assert!(removed.status.success(), "{removed:?}");
     assert_eq!(our_states(&net.client), []);
