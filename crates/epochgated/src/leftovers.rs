@@ -29,7 +29,7 @@ pub struct Removed {
     pub policies: usize,
     /// xfrm interfaces.
     pub interfaces: usize,
-    /// Routes.
+    /// Routes, but those that went with their interfaces.
     pub routes: usize,
     /// Virtual addresses.
     pub addresses: usize,
@@ -46,8 +46,8 @@ impl fmt::Display for Removed {
         } = self;
         write!(
             f,
-            "removed what epochgated had left: {policies} policies, {sas} SAs, {routes} routes, \
-             {interfaces} interfaces, {addresses} addresses"
+            "removed what epochgated had left: policies {policies}, SAs {sas}, routes {routes}, \
+             interfaces {interfaces}, addresses {addresses}"
         )
     }
 }
@@ -55,17 +55,14 @@ impl fmt::Display for Removed {
 /// Does it, and says what was done.
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
-    let daemon = Settings::load(arguments).map_or_else(
-        |_| {
-            // A configuration with mistakes, or none any more, must not keep anything here.
-            let mut daemon = DaemonSettings::default();
-            if let Some(state) = &arguments.state {
-                daemon.state_dir.clone_from(state);
-            }
-            daemon
-        },
-        |(settings, _)| settings.daemon,
-    );
+    let daemon = match Settings::load(arguments) {
+        Ok((settings, _)) => settings.daemon,
+        // A configuration with mistakes, or none any more, must not keep anything here.
+        Err(error) => {
+            eprintln!("{error}\nlooking for what is left in the places where it is by default");
+            default_places(arguments)
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -86,6 +83,18 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where a daemon keeps its things unless its configuration says otherwise.
+fn default_places(arguments: &Arguments) -> DaemonSettings {
+    let mut daemon = DaemonSettings::default();
+    if let Some(state) = &arguments.state {
+        daemon.state_dir.clone_from(state);
+    }
+    if let Some(socket) = &arguments.socket {
+        daemon.socket.clone_from(socket);
+    }
+    daemon
 }
 
 /// Removes SAs, policies, interfaces, routes and addresses of ours from this network namespace, and
