@@ -78,6 +78,73 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "epochgate events",
+        &[
+            (
+                "epochgate events --follow",
+                "Tells what happens to the tunnels, as it happens.",
+            ),
+            (
+                "epochgate events --since 10m --json",
+                "Tells of the last ten minutes, for programs.",
+            ),
+        ],
+    ),
+    (
+        "epochgate doctor",
+        &[(
+            "epochgate doctor",
+            "Can a tunnel work on this machine, and if not, what is to be done? As root it sees more.",
+        )],
+    ),
+    (
+        "epochgate xfrm",
+        &[(
+            "epochgate xfrm state",
+            "Lists all SAs in the kernel, whoever made them.",
+        )],
+    ),
+    (
+        "epochgate xfrm state",
+        &[
+            (
+                "epochgate xfrm state --dst 203.0.113.1",
+                "Lists the SAs to one peer, with the policies that lead to them.",
+            ),
+            (
+                "epochgate xfrm state --wide --spi 0xc0ffee00",
+                "Shows every attribute of one SA, but for its keys.",
+            ),
+        ],
+    ),
+    (
+        "epochgate xfrm policy",
+        &[(
+            "epochgate xfrm policy --dir out",
+            "Lists the policies for what leaves, with the SAs that they would use now.",
+        )],
+    ),
+    (
+        "epochgate xfrm stat",
+        &[
+            (
+                "epochgate xfrm stat",
+                "Explains the kernel's IPsec counters that are not zero.",
+            ),
+            (
+                "epochgate xfrm stat --watch",
+                "Shows which of them grow, and how fast, until Ctrl-C.",
+            ),
+        ],
+    ),
+    (
+        "epochgate xfrm monitor",
+        &[(
+            "epochgate xfrm monitor --group sa,policy,expire",
+            "Says what happens to SAs and policies, without making the kernel ask for SAs.",
+        )],
+    ),
+    (
         "epochgated",
         &[
             (

@@ -31,7 +31,7 @@ fn written() -> tempfile::TempDir {
 fn names(command: &clap::Command, into: &mut Vec<String>) {
     let name = command.get_bin_name().unwrap_or(command.get_name());
     into.push(name.replace(' ', "-"));
-    for below in command.get_subcommands() {
+    for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
         names(below, into);
     }
 }
