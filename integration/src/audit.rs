@@ -151,13 +151,22 @@ pub fn nothing_of_others(trace: &Trace) -> Result<usize, Violation> {
 /// arrived on the inbound SPI of the same epoch. `pairs` are (inbound, outbound) as the server
 /// has them, such as [`KeyLog::pairs`](crate::KeyLog::pairs). Returns how many epochs were used.
 pub fn server_waits(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
-    waits(trace, pairs, |_| false)
+    waits(trace, pairs, |_, _| false)
+}
+
+/// The same for a server whose clients are behind a NAT that looks into IPsec: it parts from an epoch on
+/// which nothing ever arrived with one control ping (docs/gate.md).
+pub fn server_waits_and_parts(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
+    let mut parted = BTreeSet::new();
+    waits(trace, pairs, |spi, inner| {
+        matches!(inner.control_ping(), Some((false, _))) && parted.insert(spi)
+    })
 }
 
 /// The same for a server whose `ping.target` makes a peer speak that would not by itself: its
 /// control pings may leave earlier.
 pub fn server_waits_or_pings(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
-    waits(trace, pairs, |inner| {
+    waits(trace, pairs, |_, inner| {
         matches!(inner.control_ping(), Some((false, _)))
     })
 }
@@ -165,7 +174,7 @@ pub fn server_waits_or_pings(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usiz
 fn waits(
     trace: &Trace,
     pairs: &[(u32, u32)],
-    may_leave: impl Fn(&InnerPacket) -> bool,
+    mut may_leave: impl FnMut(u32, &InnerPacket) -> bool,
 ) -> Result<usize, Violation> {
     let inbound_of: BTreeMap<_, _> = pairs
         .iter()
@@ -186,7 +195,8 @@ fn waits(
         let Some(inbound) = inbound_of.get(&spi) else {
             return Err(Violation::new(entry, "sent on an SPI of no known epoch"));
         };
-        if entry.inner.as_ref().is_some_and(&may_leave) {
+        let inner = entry.inner.as_ref();
+        if inner.is_some_and(|inner| may_leave(spi, inner)) {
             continue;
         }
         if !arrived.contains(inbound) {

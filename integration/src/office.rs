@@ -216,7 +216,7 @@ impl OfficeWatch {
 
     /// Ends the captures. Fails the test if anything protected went in clear anywhere (I2), a
     /// client sent anything but control pings on an epoch that was not proven (I1), or the server
-    /// anything on an epoch on which nothing had arrived (I3). What the NAT gave to the wrong
+    /// anything but one parting ping on an epoch on which nothing had arrived (I3). What the NAT gave to the wrong
     /// client is not judged: see [`audit::nothing_of_others`].
     #[track_caller]
     pub fn judge(self) -> OfficeTraces {
@@ -235,7 +235,7 @@ impl OfficeWatch {
     #[track_caller]
     fn judge_epochs(self, epochs: &[(u32, u32)]) -> OfficeTraces {
         let traces = self.judge_beside_server();
-        if let Err(violation) = audit::server_waits(&traces.server, epochs) {
+        if let Err(violation) = audit::server_waits_and_parts(&traces.server, epochs) {
             panic!("I3: {violation}");
         }
         traces

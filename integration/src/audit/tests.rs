@@ -198,6 +198,21 @@ fn a_waiting_server_speaks_only_after_it_was_spoken_to() {
 }
 
 #[test]
+fn a_waiting_server_parts_from_an_epoch_with_one_ping_and_nothing_else() {
+    let pairs = [(BACK, NEW)];
+    let parts = |entries| server_waits_and_parts(&trace(entries), &pairs);
+    assert_eq!(parts(vec![sends(NEW, ping(false, 1))]), Ok(0));
+    for bad in [
+        vec![sends(NEW, ping(false, 1)), sends(NEW, ping(false, 2))],
+        vec![sends(NEW, ping(true, 1))],
+        vec![sends(NEW, data())],
+        vec![sends(NEW, ping(false, 1)), sends(NEW, data())],
+    ] {
+        parts(bad.clone()).expect_err(&trace(bad).to_string());
+    }
+}
+
+#[test]
 fn a_switch_is_clean_when_no_data_goes_back_to_the_old_spi() {
     let clean = [
         sends(OLD, data()),
