@@ -24,6 +24,7 @@
 //! | [`office`] | [`Office`]: any number of clients behind one VPN Masquerade, and their server |
 //! | [`capture`] | [`Capture`]: every packet of an interface, none lost, with its time |
 //! | [`chosen_spis`] | a daemon whose first SPIs are chosen, to force collisions |
+//! | [`documents`] | the commands that documents show, and a stage to run them on |
 //! | [`esp`] | [`KeyLog`], [`Trace`]: the inner packets of captured ESP; prints as a ladder |
 //! | [`audit`] | the product's invariants, judged on a [`Trace`] |
 //! | [`interop`] | the cells of the interoperation table: rows, peers, roles |
@@ -47,6 +48,7 @@
 pub mod audit;
 pub mod capture;
 pub mod chosen_spis;
+pub mod documents;
 pub mod esp;
 pub mod fault;
 pub mod interop;

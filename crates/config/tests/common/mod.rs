@@ -47,7 +47,9 @@ impl Files for Memory {
             });
         }
         let (octets, mode) = match path {
-            "/good.psk" | "/etc/epochgate/branch.psk" => (format!("{SECRET}\n"), 0o600),
+            "/good.psk" | "branch.psk" | "/etc/epochgate/branch.psk" => {
+                (format!("{SECRET}\n"), 0o600)
+            }
             "/good.ppk" | "/etc/epochgate/partner.ppk" => (format!("{SECRET}{SECRET}\n"), 0o600),
             "/good.password" | "/etc/epochgate/alice.password" => (format!("{SECRET}\n"), 0o600),
             "/crlf.psk" => (format!("{SECRET}\r\n"), 0o640),
