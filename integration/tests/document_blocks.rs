@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use epochgate_integration::documents::page::documents;
 use epochgate_integration::documents::{Kind, NOT_RUN, Scenario, not_run};
 use epochgate_integration::manual::sample;
@@ -110,6 +111,43 @@ fn the_command_lines_take_every_command_of_ours() {
         }
     }
     assert!(taken > 5, "{taken}");
+}
+
+#[test]
+fn the_command_lines_take_every_command_that_is_named_in_a_sentence() {
+    let mut taken = 0;
+    for document in documents().expect("the documents") {
+        let mut inside = false;
+        for line in &document.lines {
+            inside ^= line.starts_with("```");
+            if inside {
+                continue;
+            }
+            for named in line.split('`').skip(1).step_by(2) {
+                let words: Vec<&str> = named.split_whitespace().collect();
+                let refusal = match words.as_slice() {
+                    ["epochgate", _, ..] => epochgate::cli::Arguments::try_parse_from(&words).err(),
+                    ["epochgated", option, ..] if option.starts_with("--") => {
+                        epochgated::cli::Arguments::try_parse_from(&words).err()
+                    }
+                    _ => continue,
+                };
+                taken += 1;
+                // A sentence may name a command without what it is about.
+                let is_mistake = refusal.as_ref().is_some_and(|refusal| {
+                    refusal.use_stderr()
+                        && !matches!(
+                            refusal.kind(),
+                            ErrorKind::MissingRequiredArgument
+                                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                        )
+                });
+                let name = document.name();
+                assert!(!is_mistake, "{name}: `{named}`: {refusal:?}");
+            }
+        }
+    }
+    assert!(taken > 10, "{taken}");
 }
 
 #[test]
