@@ -123,7 +123,9 @@ fn the_command_lines_take_every_command_that_is_named_in_a_sentence() {
             if inside {
                 continue;
             }
-            for named in line.split('`').skip(1).step_by(2) {
+            let spans = line.split('`').skip(1).step_by(2);
+            // Something is left out there.
+            for named in spans.filter(|span| !span.contains('…')) {
                 let words: Vec<&str> = named.split_whitespace().collect();
                 let refusal = match words.as_slice() {
                     ["epochgate", _, ..] => epochgate::cli::Arguments::try_parse_from(&words).err(),
