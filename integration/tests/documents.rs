@@ -168,6 +168,16 @@ fn the_page_about_the_kernel_does_what_it_shows() {
 }
 
 #[test]
+fn the_page_about_the_doctor_does_what_it_shows() {
+    play("doctor.md");
+}
+
+#[test]
+fn the_page_about_packages_does_what_it_shows() {
+    play("packages.md");
+}
+
+#[test]
 fn every_document_with_commands_is_played() {
     let this = include_str!("documents.rs");
     for document in documents().expect("the documents") {
