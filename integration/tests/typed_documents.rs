@@ -1,5 +1,5 @@
 //! What the documents say to type is typed, in a world prepared for it, and must do what they show:
-//! README.md and docs/*.md. `UPDATE_GOLDEN=1 scripts/test kernel documents` writes into them what was
+//! README.md and docs/*.md. `UPDATE_GOLDEN=1 scripts/test kernel typed_documents` writes into them what was
 //! printed instead, where it differs in more than numbers.
 #![cfg(feature = "kernel")]
 
