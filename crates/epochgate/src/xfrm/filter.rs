@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use epochgate_xfrm::{Mark, Policy, PolicyDirection, Prefix, Sa};
+use epochgate_xfrm::{Mark, Policy, PolicyDirection, Prefix, Sa, Template};
 
 use super::arguments::{Direction, FilterArguments};
 use super::partners::SaWay;
@@ -34,6 +34,25 @@ pub(crate) struct Traits {
     pub(crate) direction: Option<Direction>,
 }
 
+impl Traits {
+    /// Those of an SA that goes `way`.
+    pub(crate) fn of_sa(sa: &Sa, way: SaWay) -> Self {
+        Self {
+            source: Some(sa.source),
+            destination: Some(sa.destination),
+            spi: Some(sa.spi.map_or(0, |spi| spi.get())),
+            reqid: Some(sa.reqid.0),
+            mark: sa.mark,
+            if_id: sa.if_id.map(|id| id.get()),
+            direction: match way {
+                SaWay::In(_) => Some(Direction::In),
+                SaWay::Out(_) => Some(Direction::Out),
+                SaWay::Unknown => None,
+            },
+        }
+    }
+}
+
 impl Filter {
     /// The outer source prefix wanted.
     pub(crate) fn source(&self) -> Option<Prefix> {
@@ -47,20 +66,7 @@ impl Filter {
 
     /// Whether an SA that goes `way` is wanted.
     pub(crate) fn takes_sa(&self, sa: &Sa, way: SaWay) -> bool {
-        let direction = match way {
-            SaWay::In(_) => Some(Direction::In),
-            SaWay::Out(_) => Some(Direction::Out),
-            SaWay::Unknown => None,
-        };
-        self.takes(&Traits {
-            source: Some(sa.source),
-            destination: Some(sa.destination),
-            spi: Some(sa.spi.map_or(0, |spi| spi.get())),
-            reqid: Some(sa.reqid.0),
-            mark: sa.mark,
-            if_id: sa.if_id.map(|id| id.get()),
-            direction,
-        })
+        self.takes(&Traits::of_sa(sa, way))
     }
 
     /// Whether a policy is wanted.
@@ -76,23 +82,13 @@ impl Filter {
         } = &self.wanted;
         let templates = &policy.templates;
         let selector = &policy.selector;
-        let within = |wanted: &Option<Prefix>, inner: Prefix, outer: &dyn Fn(usize) -> IpAddr| {
+        let within = |wanted: &Option<Prefix>, inner: Prefix, outer: fn(&Template) -> IpAddr| {
             wanted.is_none_or(|wanted| {
-                covers(wanted, inner) || (0..templates.len()).any(|i| contains(wanted, outer(i)))
+                covers(wanted, inner) || templates.iter().any(|t| contains(wanted, outer(t)))
             })
         };
-        let outer_source = |i: usize| {
-            templates
-                .get(i)
-                .map_or(selector.source().address(), |t| t.source)
-        };
-        let outer_destination = |i: usize| {
-            templates
-                .get(i)
-                .map_or(selector.destination().address(), |t| t.destination)
-        };
-        within(src, selector.source(), &outer_source)
-            && within(dst, selector.destination(), &outer_destination)
+        within(src, selector.source(), |t| t.source)
+            && within(dst, selector.destination(), |t| t.destination)
             && spi.is_none_or(|spi| {
                 templates
                     .iter()

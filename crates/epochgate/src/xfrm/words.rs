@@ -189,6 +189,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The names of the `known` flags in `bits`; behind them, after `prefix`, the number of the ones that
+/// this version does not know.
+pub(crate) fn names_of_bits(bits: u32, known: &[(u32, &str)], prefix: &str) -> Vec<String> {
+    let set = known.iter().filter(|(flag, _)| bits & flag == *flag);
+    let mut names: Vec<String> = set.map(|(_, name)| (*name).to_owned()).collect();
+    let unknown = known.iter().fold(bits, |left, (flag, _)| left & !flag);
+    if unknown != 0 {
+        names.push(format!("{prefix}{unknown:#x}"));
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use epochgate_xfrm::Key;
@@ -281,6 +293,17 @@ mod tests {
         ] {
             assert_eq!(seconds(number), text);
         }
+    }
+
+    #[test]
+    fn flags_that_nobody_knows_are_a_number_behind_the_others() {
+        let known = [(1, "one"), (4, "four")];
+        assert_eq!(names_of_bits(5, &known, ""), ["one", "four"]);
+        assert_eq!(
+            names_of_bits(0x14, &known, "extra "),
+            ["four", "extra 0x10"]
+        );
+        assert!(names_of_bits(0, &known, "").is_empty());
     }
 
     #[test]

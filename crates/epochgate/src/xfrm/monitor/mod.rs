@@ -145,19 +145,7 @@ fn subject<'a>(event: &'a XfrmEvent, host: &Surroundings) -> Subject<'a> {
 }
 
 fn of_sa(sa: &Sa, host: &Surroundings) -> Traits {
-    Traits {
-        source: Some(sa.source),
-        destination: Some(sa.destination),
-        spi: Some(sa.spi.map_or(0, |spi| spi.get())),
-        reqid: Some(sa.reqid.0),
-        mark: sa.mark,
-        if_id: sa.if_id.map(|id| id.get()),
-        direction: match SaWay::of(sa, &host.addresses) {
-            SaWay::In(_) => Some(Direction::In),
-            SaWay::Out(_) => Some(Direction::Out),
-            SaWay::Unknown => None,
-        },
-    }
+    Traits::of_sa(sa, SaWay::of(sa, &host.addresses))
 }
 
 fn of_id(id: &SaId) -> Traits {

@@ -173,20 +173,11 @@ fn short(outcome: &Outcome) -> String {
 
 /// The names of flags, as `ip xfrm` has them; a number for the ones that this version does not know.
 pub(crate) fn flag_names(flags: PolicyFlags) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut unknown = flags.bits();
-    for (flag, name) in [
+    let known = [
         (PolicyFlags::LOCAL_OK, "localok"),
         (PolicyFlags::ICMP, "icmp"),
         (PolicyFlags::CPU_ACQUIRE, "cpu-acquire"),
-    ] {
-        if flags.contains(flag) {
-            names.push(name.to_owned());
-        }
-        unknown &= !flag.bits();
-    }
-    if unknown != 0 {
-        names.push(format!("{unknown:#x}"));
-    }
-    names
+    ];
+    let known = known.map(|(flag, name)| (flag.bits().into(), name));
+    words::names_of_bits(flags.bits().into(), &known, "")
 }

@@ -231,7 +231,6 @@ fn replay(state: &State<'_>, facts: &mut Facts) {
 
 /// The names of flags, as `ip xfrm` has them; a number for the ones that this version does not know.
 pub(crate) fn flag_names(flags: SaFlags, extra: SaExtraFlags) -> Vec<String> {
-    let mut names = Vec::new();
     let known = [
         (SaFlags::NO_ECN, "noecn"),
         (SaFlags::DECAP_DSCP, "decap-dscp"),
@@ -241,30 +240,14 @@ pub(crate) fn flag_names(flags: SaFlags, extra: SaExtraFlags) -> Vec<String> {
         (SaFlags::AF_UNSPEC, "af-unspec"),
         (SaFlags::ALIGN4, "align4"),
     ];
-    let mut unknown = flags.bits();
-    for (flag, name) in known {
-        if flags.contains(flag) {
-            names.push(name.to_owned());
-        }
-        unknown &= !flag.bits();
-    }
-    if unknown != 0 {
-        names.push(format!("{unknown:#x}"));
-    }
+    let known = known.map(|(flag, name)| (flag.bits().into(), name));
+    let mut names = words::names_of_bits(flags.bits().into(), &known, "");
     let known = [
         (SaExtraFlags::DONT_ENCAP_DSCP, "dont-encap-dscp"),
         (SaExtraFlags::OUTBOUND_SEQUENCE_MAY_WRAP, "oseq-may-wrap"),
     ];
-    let mut unknown = extra.bits();
-    for (flag, name) in known {
-        if extra.contains(flag) {
-            names.push(name.to_owned());
-        }
-        unknown &= !flag.bits();
-    }
-    if unknown != 0 {
-        names.push(format!("extra {unknown:#x}"));
-    }
+    let known = known.map(|(flag, name)| (flag.bits(), name));
+    names.extend(words::names_of_bits(extra.bits(), &known, "extra "));
     names
 }
 
@@ -328,23 +311,18 @@ fn rest(state: &State<'_>, facts: &mut Facts) {
 
 /// What a device does for an SA or a policy; a number for what this version does not know.
 pub(crate) fn offload_flags(flags: OffloadFlags) -> Vec<String> {
-    let mut names = vec![match flags.contains(OffloadFlags::PACKET) {
-        true => "packet".to_owned(),
-        false => "crypto".to_owned(),
-    }];
-    let mut unknown = flags.bits() & !OffloadFlags::PACKET.bits();
-    for (flag, name) in [
+    let kind = match flags.contains(OffloadFlags::PACKET) {
+        true => "packet",
+        false => "crypto",
+    };
+    let known = [
         (OffloadFlags::INBOUND, "inbound"),
         (OffloadFlags::IPV6, "ipv6"),
-    ] {
-        if flags.contains(flag) {
-            names.push(name.to_owned());
-        }
-        unknown &= !flag.bits();
-    }
-    if unknown != 0 {
-        names.push(format!("{unknown:#x}"));
-    }
+    ];
+    let known = known.map(|(flag, name)| (flag.bits().into(), name));
+    let rest = flags.difference(OffloadFlags::PACKET).bits().into();
+    let mut names = vec![kind.to_owned()];
+    names.extend(words::names_of_bits(rest, &known, ""));
     names
 }
 
