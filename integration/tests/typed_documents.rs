@@ -179,7 +179,7 @@ fn the_page_about_packages_does_what_it_shows() {
 
 #[test]
 fn every_document_with_commands_is_played() {
-    let this = include_str!("documents.rs");
+    let this = include_str!("typed_documents.rs");
     for document in documents().expect("the documents") {
         let runs = document.blocks.iter().any(|block| match &block.kind {
             Kind::Console { scenario, .. } => {
