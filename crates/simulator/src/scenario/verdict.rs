@@ -93,10 +93,15 @@ impl Play<'_> {
 
     /// A tunnel's own promise. Behind VPN Masquerade one client at a time may begin, for as long as
     /// the NAT awaits the answer, and what it guesses wrong costs another round: there each client
-    /// has the others' time besides its own. Where servers race each has [`RACE_ROUNDS`] times that.
+    /// has the others' time besides its own. An address that a client has left is one more client to
+    /// such a NAT, which goes on taking it for the latest one while the IKE SA of then still sends.
+    /// Where servers race each has [`RACE_ROUNDS`] times that.
     fn bound(&self, number: usize) -> Duration {
         let own = self.office.branches[number].client.recovery_bound();
-        let clients = u32::try_from(self.scenario.tunnels.len()).unwrap_or(u32::MAX);
+        let acts = self.scenario.acts.iter();
+        let moves = acts.filter(|act| matches!(act.action, Action::Move { .. }));
+        let clients = self.scenario.tunnels.len().saturating_add(moves.count());
+        let clients = u32::try_from(clients).unwrap_or(u32::MAX);
         match self.scenario.nat {
             Some(NatPlan::Masquerade { pending_s, .. }) if clients > 1 => {
                 let pending = Duration::from_secs(pending_s.into());
