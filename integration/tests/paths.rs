@@ -54,13 +54,16 @@ fn downward(net: &Topology, port: u16) -> UdpFlow {
 }
 
 /// Lets the router forget every mapping and give the client another address and port.
+///
+/// The rules are exchanged in one step: a namespace without a rule that needs conntrack passes
+/// packets by it (`nf_ct_netns_put`), and a mapping of untranslated addresses would stay for good.
 fn remap(net: &Topology) {
     let iface = net.to_server.name();
     net.router
         .run(&format!("ip address add {ROUTER_SECOND}/24 dev {iface}"));
-    net.router.run("nft flush chain ip nat post");
     net.router.nft(&format!(
-        "table ip nat {{\nchain post {{\n\
+        "flush chain ip nat post\n\
+         table ip nat {{\nchain post {{\n\
          oifname \"{iface}\" meta l4proto udp snat to {ROUTER_SECOND}:30000-30100\n}}\n}}\n"
     ));
     net.router.forget_connections();
