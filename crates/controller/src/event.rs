@@ -137,6 +137,9 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// A NAT seems to have kept this client out. A Child SA is made and ended, for it to have one
+    /// answer more.
+    Untying,
     /// The epoch is gone.
     EpochRemoved,
     /// The server assigned virtual addresses (RFC 7296 §2.19).
@@ -195,6 +198,7 @@ impl EventKind {
             | Self::FirstPacketArrived
             | Self::Switched { .. }
             | Self::Rekeying { .. }
+            | Self::Untying
             | Self::EpochRemoved
             | Self::AddressesAssigned { .. }
             | Self::AddressesLeased { .. }
@@ -268,6 +272,10 @@ impl fmt::Display for EventKind {
             Self::Closed { reason } => write!(f, "gate closed, traffic is held: {reason}"),
             Self::Unanswered { attempts } => write!(f, "{attempts} control pings unanswered"),
             Self::Rekeying { reason } => write!(f, "rekeying: {reason}"),
+            Self::Untying => f.write_str(
+                "a NAT seems to have kept this client out for a while; a Child SA is made and ended \
+                 for it to have one answer more",
+            ),
             Self::EpochRemoved => f.write_str("epoch removed"),
             Self::AddressesAssigned { addresses, dns, .. } => {
                 write!(f, "the server assigned {}", listed(addresses))?;

@@ -28,6 +28,9 @@ impl Tunnel {
         child: &Child,
         cx: &mut Context<'_>,
     ) {
+        if self.ends_unused(session, child, cx) {
+            return;
+        }
         if child.started_by == Side::Us {
             self.busy_answers = 0;
             self.effort = Effort::Rest;
@@ -176,6 +179,10 @@ impl Tunnel {
         error: ChildError,
         cx: &mut Context<'_>,
     ) {
+        if matches!(self.effort, Effort::Untying { session: of, .. } if of == session) {
+            self.effort = Effort::Rest;
+            return;
+        }
         let busy = error == ChildError::Temporary;
         if busy && cx.ike.is_established(session) && self.put_off(session, cx) {
             return;

@@ -194,8 +194,12 @@ impl Tunnel {
                 self.delete_left(cx);
             }
             Awaited::Addition { epoch, sa } => self.sa_added(epoch, sa, result.err(), cx),
-            Awaited::Proof { epoch, round_trip } => {
-                self.proof_read(epoch, round_trip, packets(result), cx);
+            Awaited::Proof {
+                epoch,
+                round_trip,
+                lost,
+            } => {
+                self.proof_read(epoch, (round_trip, lost), packets(result), cx);
             }
             Awaited::Arrival(epoch) => self.arrival_read(epoch, packets(result), cx),
             Awaited::Relocation { epoch, from, to } => {
@@ -553,7 +557,7 @@ fn packets(result: Result<XfrmReply, XfrmError>) -> Option<u64> {
 
 /// Whether an SA that was to be added is in the kernel, or may be: the answer to a request that was
 /// done can get lost (ENOBUFS). Where it exists already it is somebody else's.
-fn may_be_there(error: Option<&XfrmError>) -> bool {
+pub(super) fn may_be_there(error: Option<&XfrmError>) -> bool {
     match error {
         None | Some(XfrmError::Other(_)) => true,
         Some(XfrmError::Exists(_) | XfrmError::Missing(_)) => false,

@@ -46,6 +46,8 @@ pub(super) enum Effort {
         child: Option<ChildId>,
         since: Timestamp,
     },
+    /// CREATE_CHILD_SA for a Child SA that is deleted at once.
+    Untying { session: IkeSaId, since: Timestamp },
     /// The peer had no time for CREATE_CHILD_SA (RFC 7296 §2.25).
     PutOff {
         child: Option<ChildId>,
@@ -61,7 +63,9 @@ impl Effort {
             Self::Rest => None,
             Self::Connecting { since, .. } => Some(*since + CONNECT_PATIENCE),
             Self::FindingSource { since } => Some(*since + SOURCE_PATIENCE),
-            Self::Rekeying { since, .. } => Some(*since + REKEY_PATIENCE),
+            Self::Rekeying { since, .. } | Self::Untying { since, .. } => {
+                Some(*since + REKEY_PATIENCE)
+            }
             Self::PutOff { until, .. } | Self::BackingOff { until } => Some(*until),
         }
     }
@@ -87,13 +91,19 @@ impl Tunnel {
             Start::Listen => return,
             Start::OnDemand | Start::Always => {}
         }
-        let idle = matches!(self.effort, Effort::Rest | Effort::BackingOff { .. });
+        let idle = match self.effort {
+            Effort::Rest | Effort::Untying { .. } | Effort::BackingOff { .. } => true,
+            Effort::FindingSource { .. }
+            | Effort::Connecting { .. }
+            | Effort::Rekeying { .. }
+            | Effort::PutOff { .. } => false,
+        };
         let candidate = self.epochs.iter().any(super::Epoch::is_candidate);
         if self.ending.is_some() || !idle || candidate || self.chosen() != Position::Held {
             return;
         }
         self.wanted = true;
-        if matches!(self.effort, Effort::Rest) {
+        if matches!(self.effort, Effort::Rest | Effort::Untying { .. }) {
             if let Gate::Present(present) = &mut self.gate {
                 present.held_since = Some(cx.now);
             }
@@ -105,7 +115,7 @@ impl Tunnel {
     /// Gets a new epoch by the cheapest way that may work, unless one is under way.
     pub(super) fn pursue(&mut self, why: &str, cx: &mut Context<'_>) {
         match (&self.effort, &self.gate) {
-            (Effort::Rest, Gate::Present(_)) => {}
+            (Effort::Rest | Effort::Untying { .. }, Gate::Present(_)) => {}
             (Effort::BackingOff { .. }, Gate::Present(_))
                 if self.operator_waits() && self.failures == 0 => {}
             (_, _) => return,
@@ -207,6 +217,7 @@ impl Tunnel {
             | Effort::FindingSource { .. }
             | Effort::Connecting { .. }
             | Effort::Rekeying { .. }
+            | Effort::Untying { .. }
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => {
                 if self.proves()
@@ -229,7 +240,8 @@ impl Tunnel {
             Effort::Rest
             | Effort::FindingSource { .. }
             | Effort::Connecting { .. }
-            | Effort::Rekeying { .. } => {}
+            | Effort::Rekeying { .. }
+            | Effort::Untying { .. } => {}
         }
     }
 
@@ -398,6 +410,7 @@ impl Tunnel {
                 self.effort_failed("no local address was found".into(), cx);
             }
             Effort::Rekeying { .. } => self.unanswered_rekey(cx),
+            Effort::Untying { .. } => self.effort = Effort::Rest,
             Effort::PutOff { child, .. } => self.resume(child, cx),
             Effort::BackingOff { .. } => {
                 self.effort = Effort::Rest;
@@ -445,7 +458,7 @@ impl Tunnel {
     /// An epoch cannot be proven, for this reason (R5).
     pub(super) fn epoch_failed(&mut self, reason: String, cx: &mut Context<'_>) {
         self.failed_epochs += 1;
-        if matches!(self.effort, Effort::Rest) {
+        if matches!(self.effort, Effort::Rest | Effort::Untying { .. }) {
             self.wanted = true;
             self.effort_failed(reason, cx);
         }

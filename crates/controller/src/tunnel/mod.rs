@@ -22,6 +22,7 @@ mod renewal;
 mod report;
 mod session;
 mod spare;
+mod untying;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -74,6 +75,8 @@ pub(crate) enum Awaited {
     Proof {
         epoch: EpochNumber,
         round_trip: Duration,
+        /// Pings before it that were not answered.
+        lost: usize,
     },
     /// An inbound packet counter, to see whether anything arrives.
     Arrival(EpochNumber),

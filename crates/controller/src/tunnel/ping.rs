@@ -81,6 +81,12 @@ impl PingSeries {
         self.remembered.iter().any(|ping| ping.nonce == nonce)
     }
 
+    /// Pings before this one that were not answered, as far as they are remembered.
+    pub(crate) fn lost_before(&self, ping: &SentPing) -> usize {
+        let earlier = self.remembered.iter().filter(|other| other.at < ping.at);
+        earlier.count()
+    }
+
     /// Takes the ping with this nonce that `from` was to answer: each reply counts once.
     pub(crate) fn take(&mut self, nonce: PingNonce, from: IpAddr) -> Option<SentPing> {
         let index = self

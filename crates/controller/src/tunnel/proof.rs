@@ -97,7 +97,7 @@ impl Tunnel {
             self.first_arrived(number, cx);
             return;
         }
-        if !self.awaits(started_by) {
+        if !self.awaits(started_by) && !self.is_to_be_ended(number) {
             self.make_usable(number, false, cx);
             return;
         }
@@ -117,17 +117,24 @@ impl Tunnel {
     ) -> bool {
         let found = self.epochs.iter_mut().find_map(|epoch| {
             let (number, inbound) = (epoch.number, epoch.inbound);
-            let ping = epoch.pings_mut()?.take(nonce, from)?;
+            let pings = epoch.pings_mut()?;
+            let ping = pings.take(nonce, from)?;
+            let lost = pings.lost_before(&ping);
             epoch.answers = true;
-            Some((number, inbound, ping))
+            Some((number, inbound, ping, lost))
         });
-        let Some((epoch, inbound, ping)) = found else {
+        let Some((epoch, inbound, ping, lost)) = found else {
             return false;
         };
         let round_trip = cx.now.since(ping.at);
         self.counters.ping_answered(nonce, round_trip);
+        let awaited = Awaited::Proof {
+            epoch,
+            round_trip,
+            lost,
+        };
         cx.out.xfrm(
-            Owner::Tunnel(self.id, Awaited::Proof { epoch, round_trip }),
+            Owner::Tunnel(self.id, awaited),
             XfrmOp::ReadPackets(inbound),
         );
         true
@@ -137,7 +144,7 @@ impl Tunnel {
     pub(super) fn proof_read(
         &mut self,
         number: EpochNumber,
-        round_trip: Duration,
+        (round_trip, lost): (Duration, usize),
         packets: Option<u64>,
         cx: &mut Context<'_>,
     ) {
@@ -184,6 +191,8 @@ impl Tunnel {
         }
         if usable {
             self.make_usable(number, proven, cx);
+        } else if proven {
+            self.untie_if_kept_out(number, lost, cx);
         }
         if chase {
             self.send_ping(number, cx);

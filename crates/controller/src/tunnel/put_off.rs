@@ -32,6 +32,7 @@ impl Tunnel {
             Effort::Connecting { session, .. } => (session, None),
             Effort::Rest
             | Effort::FindingSource { .. }
+            | Effort::Untying { .. }
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => return false,
         };

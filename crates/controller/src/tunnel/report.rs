@@ -179,7 +179,7 @@ impl Tunnel {
             Effort::Rekeying { .. } => return effort("rekeying"),
             Effort::PutOff { .. } => return effort("put off"),
             Effort::BackingOff { .. } => return effort("backing off"),
-            Effort::Rest => {}
+            Effort::Rest | Effort::Untying { .. } => {}
         }
         let attempts = self.config.ping.attempts;
         let pinged = self
@@ -241,7 +241,7 @@ impl Tunnel {
             Effort::Rekeying { .. } => return error("rekeying"),
             Effort::PutOff { .. } => return error("the peer is busy; asking it again soon"),
             Effort::BackingOff { .. } => return error("waiting to try again"),
-            Effort::Rest => {}
+            Effort::Rest | Effort::Untying { .. } => {}
         }
         let mut candidates = self.epochs.iter().filter(|epoch| epoch.is_candidate());
         let latest = candidates.next_back();

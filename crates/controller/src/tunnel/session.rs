@@ -171,6 +171,7 @@ impl Tunnel {
             Effort::Rest
             | Effort::FindingSource { .. }
             | Effort::Rekeying { .. }
+            | Effort::Untying { .. }
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => None,
         };
@@ -215,6 +216,7 @@ impl Tunnel {
             Effort::Connecting { session, .. } | Effort::Rekeying { session, .. } => session == id,
             Effort::Rest
             | Effort::FindingSource { .. }
+            | Effort::Untying { .. }
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => false,
         };
@@ -381,6 +383,7 @@ impl Tunnel {
             }
             Effort::Rest
             | Effort::FindingSource { .. }
+            | Effort::Untying { .. }
             | Effort::PutOff { .. }
             | Effort::BackingOff { .. } => false,
         };

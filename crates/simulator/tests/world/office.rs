@@ -1,6 +1,7 @@
 //! Several clients behind one NAT, with plain ESP: what VPN Masquerade does to them.
 
 use epochgate_controller::config::{NatTraversal, ServerRekey};
+use epochgate_controller::event::EventKind;
 use epochgate_controller::io::Spi;
 use epochgate_nat::MasqueradeSettings;
 use epochgate_simulator::Violation;
@@ -187,6 +188,56 @@ fn a_guessing_nat_gives_what_a_hasty_server_sends_to_another_client() -> Outcome
         office.world.run_for(3 * SECOND)?;
     }
     assert!(office.accounts(0).down.misdelivered > 0);
+    Ok(())
+}
+
+/// How often a client made a Child SA to end it.
+fn untyings(office: &Office, client: usize) -> usize {
+    let node = office.world.node(office.clients[client].node);
+    node.count(|kind| matches!(kind, EventKind::Untying))
+}
+
+/// The same where so many of its pings are lost before one is answered.
+fn untyings_after(plan: OfficePlan, seed: u64, lost: u32) -> Result<usize, Violation> {
+    let mut office = start(plan, seed);
+    office.await_all_open(10 * SECOND)?;
+    let open = office.status(0).unwrap().open_epoch;
+    office.traffic(20 * MILLISECOND);
+    let from = office.clients[0].outer;
+    office.world.disturb(Rule {
+        times: Some(lost),
+        ..Rule::lose(Some(from), Matching::Ping)
+    });
+    office.world.run_for(20 * SECOND)?;
+    office.stop_traffic();
+    office.world.run_for(SECOND)?;
+    let accounts = office.accounts(0);
+    assert_eq!((accounts.lost(), accounts.misdelivered()), (0, 0));
+    assert_eq!(office.status(0).unwrap().open_epoch, open);
+    assert!(office.is_open(0));
+    let sas = |node| office.world.node(node).kernel.our_sas().count();
+    assert_eq!((sas(office.clients[0].node), sas(office.server)), (2, 2));
+    Ok(untyings(&office, 0))
+}
+
+#[test]
+fn only_a_client_that_was_kept_out_makes_a_child_sa_to_end_it() -> Outcome {
+    assert_eq!(untyings_after(plain_esp(1), 8000, 1)?, 0);
+    assert_eq!(untyings_after(plain_esp(1), 8001, 2)?, 1);
+    assert_eq!(untyings_after(plain_esp(1), 8002, 3)?, 1);
+    let encapsulated = OfficePlan {
+        clients: 1,
+        ..OfficePlan::default()
+    };
+    assert_eq!(untyings_after(encapsulated, 8003, 3)?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_hasty_server_sends_nothing_on_what_is_made_to_be_ended() -> Outcome {
+    let mut plan = plain_esp(1);
+    plan.server.epoch.wait = false;
+    assert_eq!(untyings_after(plan, 8004, 3)?, 1);
     Ok(())
 }
 
