@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::epoch::{Epoch, Proving, Relocation, Stage};
 use super::gate::{Gate, Position};
+use super::kernel::may_be_there;
 use super::{Awaited, Context, Tunnel};
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::{IkeSaId, Path};
@@ -215,7 +216,7 @@ impl Tunnel {
     ) {
         let Some(epoch) = self.epoch_mut(number) else {
             // Forgotten meanwhile: nothing of it may stay.
-            if result.is_ok() {
+            if may_be_there(result.as_ref().err()) {
                 cx.out.remove_sa(to);
             }
             return;
@@ -238,6 +239,9 @@ impl Tunnel {
                 }
             }
             Err(error) => {
+                if from != to && may_be_there(Some(&error)) {
+                    epoch.left_behind.push(to);
+                }
                 if let Some(relocation) = &mut epoch.relocation {
                     relocation.refused.get_or_insert(error.to_string());
                 }

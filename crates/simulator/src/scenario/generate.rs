@@ -1,6 +1,8 @@
 //! Scenarios from seeds.
 
-use super::{Act, Action, End, Frames, Harm, Lifetimes, NatPlan, Operation, Scenario, TunnelPlan};
+use super::{
+    Act, Action, End, Fault, Frames, Harm, Lifetimes, NatPlan, Operation, Scenario, TunnelPlan,
+};
 use crate::random::Random;
 
 /// Actions of a scenario at most.
@@ -155,7 +157,7 @@ impl Source {
     fn action(&mut self) -> Action {
         let end = self.end();
         let tunnel = end.tunnel();
-        match self.random.below(34) {
+        match self.random.below(37) {
             0..=5 => self.disturbance(),
             6 => Action::Jitter {
                 up_to_ms: self.pick(&[5, 50]),
@@ -217,12 +219,31 @@ impl Source {
                     Operation::RemoveSa,
                     Operation::UpdatePolicies,
                     Operation::ReadPackets,
+                    Operation::ReadOurs,
+                    Operation::CreatePolicies,
+                    Operation::RemovePolicies,
+                    Operation::ReportFirst,
+                ]),
+                how: self.pick(&[
+                    Fault::Refused,
+                    Fault::Refused,
+                    Fault::Halfway,
+                    Fault::Unanswered,
                 ]),
                 times: self.pick(&[1, 1, 2, 5]),
             },
             31 => Action::Burst {
                 end,
                 packets: self.pick(&[5, 50, 150]),
+            },
+            32 => Action::FlushPolicies { end },
+            33 => Action::StealPolicy {
+                end,
+                nth: self.pick(&[0, 1, 2, 3]),
+            },
+            34 => Action::LoseEvents {
+                end,
+                events: self.pick(&[1, 3, 10]),
             },
             _ => Action::Silence {
                 tunnel,

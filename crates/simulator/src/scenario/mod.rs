@@ -269,12 +269,34 @@ pub enum Action {
         /// Which, of those that are there.
         nth: usize,
     },
+    /// Somebody removes all policies (`ip xfrm policy flush`), with what they hold.
+    FlushPolicies {
+        /// In whose kernel.
+        end: End,
+    },
+    /// Somebody removes one of our policies.
+    StealPolicy {
+        /// In whose kernel.
+        end: End,
+        /// Which, of those that are there.
+        nth: usize,
+    },
+    /// The kernel's next events find no room in the daemon's socket (ENOBUFS).
+    LoseEvents {
+        /// In whose kernel.
+        end: End,
+        /// How many.
+        events: u32,
+    },
     /// The next operations of a kind fail.
     Fail {
         /// In whose kernel.
         end: End,
         /// Which kind.
         operation: Operation,
+        /// In which way.
+        #[serde(default, skip_serializing_if = "is_default")]
+        how: Fault,
         /// How many.
         times: u32,
     },
@@ -338,6 +360,27 @@ pub enum Operation {
     UpdatePolicies,
     /// A counter read.
     ReadPackets,
+    /// Our policies and SAs listed.
+    ReadOurs,
+    /// Policies created.
+    CreatePolicies,
+    /// Policies removed.
+    RemovePolicies,
+    /// First packets reported, or no more.
+    ReportFirst,
+}
+
+/// How a kernel operation fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It is refused (ENOMEM).
+    #[default]
+    Refused,
+    /// Of several policies the first half is written; anything else is refused.
+    Halfway,
+    /// It is done, and the answer is lost (ENOBUFS).
+    Unanswered,
 }
 
 /// Why something that was read is no scenario.
@@ -404,6 +447,9 @@ impl Action {
             | Self::Reauthenticate { end }
             | Self::Reload { end }
             | Self::Flush { end }
+            | Self::FlushPolicies { end }
+            | Self::StealPolicy { end, .. }
+            | Self::LoseEvents { end, .. }
             | Self::Steal { end, .. }
             | Self::Expire { end, .. }
             | Self::Fail { end, .. }
@@ -429,6 +475,9 @@ impl Action {
             | Self::Reauthenticate { end }
             | Self::Reload { end }
             | Self::Flush { end }
+            | Self::FlushPolicies { end }
+            | Self::StealPolicy { end, .. }
+            | Self::LoseEvents { end, .. }
             | Self::Steal { end, .. }
             | Self::Expire { end, .. }
             | Self::Fail { end, .. }
@@ -458,6 +507,9 @@ impl Action {
             | Self::Reauthenticate { .. }
             | Self::Reload { .. }
             | Self::Flush { .. }
+            | Self::FlushPolicies { .. }
+            | Self::StealPolicy { .. }
+            | Self::LoseEvents { .. }
             | Self::Steal { .. }
             | Self::Expire { .. }
             | Self::Fail { .. }

@@ -7,8 +7,8 @@ use epochgate_controller::io::{Command, XfrmError};
 
 use super::office::Office;
 use super::run::{Due, Play};
-use super::{Action, End, Frames, Harm, Operation};
-use crate::kernel::OpKind;
+use super::{Action, End, Fault, Frames, Harm, Operation};
+use crate::kernel::{Failure, OpKind};
 use crate::network::{Matching, Rule, Verdict};
 
 /// Between the packets of a burst.
@@ -106,15 +106,29 @@ impl Play<'_> {
                     office.world.expire_sa(node, sa);
                 }
             }
+            Action::FlushPolicies { end } => office.world.flush_policies(office.node(end)),
+            Action::StealPolicy { end, nth } => {
+                let node = office.node(end);
+                let kernel = &office.world.node(node).kernel;
+                let keys: Vec<_> = kernel.our_policies().map(|policy| policy.key).collect();
+                if let Some(nth) = nth.checked_rem(keys.len()) {
+                    office.world.steal_policy(node, keys[nth]);
+                }
+            }
+            Action::LoseEvents { end, events } => {
+                office.world.lose_events(office.node(end), events);
+            }
             Action::Fail {
                 end,
                 operation,
+                how,
                 times,
             } => {
                 let node = office.node(end);
                 for _ in 0..times {
-                    let error = XfrmError::Other("ENOMEM".into());
-                    office.world.fail_next(node, kind(operation), error);
+                    office
+                        .world
+                        .fail_next_by(node, kind(operation), failure(how));
                 }
             }
             Action::Burst { end, packets } => {
@@ -219,6 +233,9 @@ fn host(action: &Action) -> Option<End> {
         | Action::Reauthenticate { end }
         | Action::Reload { end }
         | Action::Flush { end }
+        | Action::FlushPolicies { end }
+        | Action::StealPolicy { end, .. }
+        | Action::LoseEvents { end, .. }
         | Action::Steal { end, .. }
         | Action::Expire { end, .. }
         | Action::Fail { end, .. }
@@ -268,5 +285,18 @@ fn kind(operation: Operation) -> OpKind {
         Operation::RemoveSa => OpKind::RemoveSa,
         Operation::UpdatePolicies => OpKind::UpdatePolicies,
         Operation::ReadPackets => OpKind::ReadPackets,
+        Operation::ReadOurs => OpKind::ReadOurs,
+        Operation::CreatePolicies => OpKind::CreatePolicies,
+        Operation::RemovePolicies => OpKind::RemovePolicies,
+        Operation::ReportFirst => OpKind::ReportFirst,
+    }
+}
+
+fn failure(how: Fault) -> Failure {
+    let error = |name: &str| XfrmError::Other(name.into());
+    match how {
+        Fault::Refused => Failure::Refused(error("ENOMEM")),
+        Fault::Halfway => Failure::Halfway(error("ENOMEM")),
+        Fault::Unanswered => Failure::Unanswered(error("ENOBUFS")),
     }
 }

@@ -71,11 +71,16 @@ impl World {
     pub fn crash(&mut self, id: NodeId) {
         self.whole = false;
         self.note(|| Happened::Done(Some(id), "the daemon is gone".into()));
+        let exposed = self.now < self.nodes[id.0].exposed_until;
         let node = &mut self.nodes[id.0];
         node.controller = None;
         node.kernel_mut().set_listening(false);
         node.run += 1;
         node.wake_at = None;
+        if exposed {
+            // What somebody took away nobody puts back before the next start.
+            node.protected.clear();
+        }
     }
 
     /// A new configuration for a running daemon.
