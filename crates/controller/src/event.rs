@@ -137,6 +137,12 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// The kernel has another SA with the SPI that the peer chose to receive on, and the same
+    /// destination. The peer was told to come back with another one (TEMPORARY_FAILURE).
+    SpiTaken {
+        /// Which.
+        spi: Spi,
+    },
     /// A NAT seems to have kept this client out. A Child SA is made and ended, for it to have one
     /// answer more.
     Untying,
@@ -198,6 +204,7 @@ impl EventKind {
             | Self::FirstPacketArrived
             | Self::Switched { .. }
             | Self::Rekeying { .. }
+            | Self::SpiTaken { .. }
             | Self::Untying
             | Self::EpochRemoved
             | Self::AddressesAssigned { .. }
@@ -272,6 +279,12 @@ impl fmt::Display for EventKind {
             Self::Closed { reason } => write!(f, "gate closed, traffic is held: {reason}"),
             Self::Unanswered { attempts } => write!(f, "{attempts} control pings unanswered"),
             Self::Rekeying { reason } => write!(f, "rekeying: {reason}"),
+            Self::SpiTaken { spi } => write!(
+                f,
+                "the peer chose an SPI that another SA of this kernel has ({:#010x}); it will choose \
+                 another one",
+                spi.0
+            ),
             Self::Untying => f.write_str(
                 "a NAT seems to have kept this client out for a while; a Child SA is made and ended \
                  for it to have one answer more",

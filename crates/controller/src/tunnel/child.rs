@@ -8,9 +8,9 @@ use super::gate::{Gate, Position};
 use super::ladder::Effort;
 use super::{Awaited, Context, EPOCHS_MAX, Tunnel};
 use crate::config::Start;
-use crate::event::EpochNumber;
+use crate::event::{EpochNumber, EventKind};
 use crate::ike::{Child, ChildError, ChildId, IkeSaId, Refused, Side};
-use crate::io::XfrmOp;
+use crate::io::{SaId, XfrmError, XfrmOp};
 use crate::outbox::Owner;
 
 /// Notifies about virtual addresses, by their numbers (RFC 7296 §3.10.1).
@@ -144,7 +144,8 @@ impl Tunnel {
     pub(super) fn not_installed(
         &mut self,
         number: EpochNumber,
-        reason: &str,
+        refused: SaId,
+        error: &XfrmError,
         cx: &mut Context<'_>,
     ) {
         let Some(index) = self.epochs.iter().position(|epoch| epoch.number == number) else {
@@ -165,10 +166,15 @@ impl Tunnel {
                 .child_ready(epoch.session, epoch.child, false, cx.now),
             Side::Us => cx.ike.delete_child(epoch.session, epoch.child, cx.now),
         }
-        let reason = format!("the kernel refused an SA: {reason}");
-        match epoch.started_by {
-            Side::Us => self.effort_failed(reason, cx),
-            Side::Peer => self.attention(reason, cx),
+        let reason = format!("the kernel refused an SA: {error}");
+        match (epoch.started_by, error) {
+            (Side::Us, _) => self.effort_failed(reason, cx),
+            // Nobody's mistake: two clients behind one NAT chose the same.
+            (Side::Peer, XfrmError::Exists(_)) if refused == epoch.outbound => {
+                let spi = refused.spi;
+                self.event(cx, Some(number), EventKind::SpiTaken { spi });
+            }
+            (Side::Peer, _) => self.attention(reason, cx),
         }
     }
 

@@ -10,7 +10,9 @@ use crate::Timestamp;
 use crate::crypto::Cipher;
 use crate::event::EpochNumber;
 use crate::ike::{Child, ChildId, IkeSaId, Path, Peer, Side, selectors};
-use crate::io::{Encapsulation, IfId, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers};
+use crate::io::{
+    Encapsulation, IfId, SaDirection, SaId, SaMove, SaSpec, SequenceNumbers, XfrmError,
+};
 
 /// One ESP SA in each direction, and what is known of them.
 #[derive(Debug)]
@@ -102,8 +104,8 @@ pub(crate) enum Stage {
 pub(crate) struct Installing {
     /// Operations that the kernel has not answered.
     pub(crate) unanswered: u8,
-    /// The first refusal.
-    pub(crate) refused: Option<String>,
+    /// The first refusal, and of which SA.
+    pub(crate) refused: Option<(SaId, XfrmError)>,
     /// Something authenticated arrived already.
     pub(crate) first_arrived: bool,
 }

@@ -401,7 +401,7 @@ impl Tunnel {
         };
         installing.unanswered = installing.unanswered.saturating_sub(1);
         if let Some(error) = error {
-            installing.refused.get_or_insert(error.to_string());
+            installing.refused.get_or_insert((sa, error));
         }
         if installing.unanswered > 0 {
             return;
@@ -409,7 +409,7 @@ impl Tunnel {
         let first_arrived = installing.first_arrived;
         match installing.refused.take() {
             None => self.installed(number, first_arrived, cx),
-            Some(reason) => self.not_installed(number, &reason, cx),
+            Some((sa, error)) => self.not_installed(number, sa, &error, cx),
         }
     }
 

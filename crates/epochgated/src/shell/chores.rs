@@ -126,6 +126,7 @@ impl Chores {
             | EventKind::FirstPacketArrived
             | EventKind::Unanswered { .. }
             | EventKind::Rekeying { .. }
+            | EventKind::SpiTaken { .. }
             | EventKind::Untying
             | EventKind::EpochRemoved
             | EventKind::AddressesAssigned { .. }

@@ -66,6 +66,10 @@ fn the_second_client_with_an_spi_that_the_server_has_comes_back_with_another() -
     office.start_client(0);
     office.start_client(1);
     office.await_all_open(20 * SECOND)?;
+    let taken = |kind: &EventKind| *kind == EventKind::SpiTaken { spi };
+    assert!(office.world.told(office.server, taken));
+    let warned = |kind: &EventKind| matches!(kind, EventKind::Attention { .. });
+    assert!(!office.world.told(office.server, warned));
     all_traffic_arrives(&mut office)
 }
 
