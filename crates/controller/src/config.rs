@@ -23,7 +23,7 @@ pub use epoch::{EpochConfig, PingConfig, Proof, ServerRekey};
 pub use half_open::HalfOpenConfig;
 pub use path::PathConfig;
 pub(crate) use recovery::{BACK_OFF_PERCENT_MAX, BUSY_PATIENCE, CONNECT_PATIENCE, REKEY_PATIENCE};
-pub use recovery::{ROUND_TRIP_MAX, RecoveryConfig};
+pub use recovery::{POLICIES_RETRY_MAX, ROUND_TRIP_MAX, RecoveryConfig};
 
 mod addressing;
 

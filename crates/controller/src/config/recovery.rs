@@ -8,6 +8,10 @@ use super::{LocalAuth, PostQuantum, RemoteAuth, TunnelConfig};
 /// reckons with: the network's round trip and what both ends compute and ask their kernels for it.
 pub const ROUND_TRIP_MAX: Duration = Duration::from_millis(400);
 
+/// Longest time until a kernel that would not create a tunnel's policies is asked again. Nothing is
+/// held before it has, so it is short.
+pub const POLICIES_RETRY_MAX: Duration = Duration::from_secs(4);
+
 /// How long an unanswered rekey may hold traffic up before a new IKE SA is tried beside it: three
 /// transmissions, after 0, 0.5 and 1.5 seconds.
 pub(crate) const REKEY_PATIENCE: Duration = Duration::from_secs(2);
@@ -57,7 +61,9 @@ impl TunnelConfig {
     ///
     /// "The end of all faults": from then on every packet arrives, the kernel does what it is asked,
     /// both daemons run, and no round trip takes longer than [`ROUND_TRIP_MAX`]; but either end, or
-    /// a NAT, may have forgotten everything at that moment. One of these is the worst:
+    /// a NAT, may have forgotten everything at that moment. A kernel that has just refused to create
+    /// policies is asked again within [`POLICIES_RETRY_MAX`], and then does it. One of these is the
+    /// worst:
     ///
     /// 1. *Nobody has noticed.* The open epoch is dead. Within `ping.idle` of its last proof it is
     ///    pinged, `ping.attempts` times at `ping.interval`, twice as often where packets arrive

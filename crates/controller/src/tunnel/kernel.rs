@@ -8,7 +8,7 @@ use super::epoch::{Check, Epoch, Probe, Stage};
 use super::gate::{Gate, Position, Present};
 use super::{Awaited, Context, Tunnel, Wish};
 use crate::Timestamp;
-use crate::config::Start;
+use crate::config::{POLICIES_RETRY_MAX, Start};
 use crate::event::{EpochNumber, EventKind};
 use crate::io::{
     CommandOutcome, InterfaceSpec, PolicyKey, SaId, XfrmError, XfrmEvent, XfrmOp, XfrmReply,
@@ -20,7 +20,7 @@ use crate::outbox::Owner;
 const HOLD_REFRESH: Duration = Duration::from_secs(60);
 
 /// Time until policies that the kernel refused are tried again; doubled each time where they could
-/// not be created, up to [`HOLD_REFRESH`].
+/// not be created, up to [`POLICIES_RETRY_MAX`].
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 impl Tunnel {
@@ -273,7 +273,7 @@ impl Tunnel {
         paused: Duration,
         cx: &mut Context<'_>,
     ) {
-        let pause = (paused * 2).clamp(REFUSED_RETRY, HOLD_REFRESH);
+        let pause = (paused * 2).clamp(REFUSED_RETRY, POLICIES_RETRY_MAX);
         let reason = match error {
             XfrmError::Exists(text) => format!(
                 "a policy with the selectors of this tunnel exists already and is not ours ({text}); \
@@ -283,7 +283,11 @@ impl Tunnel {
                 format!("the kernel refused the policies: {text}")
             }
         };
-        self.attention(reason.clone(), cx);
+        if self.last_error.as_ref() == Some(&reason) {
+            self.note_error(reason.clone(), cx.now);
+        } else {
+            self.attention(reason.clone(), cx);
+        }
         self.answer_all(
             |_| true,
             &CommandOutcome::Failed(format!("tunnel {}: {reason}", self.config.name)),

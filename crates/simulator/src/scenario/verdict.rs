@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use epochgate_controller::Timestamp;
+use epochgate_controller::config::POLICIES_RETRY_MAX;
 
 use super::perform::milliseconds;
 use super::run::Play;
-use super::{Action, End, Harm, NatPlan};
+use super::{Act, Action, End, Harm, NatPlan, Operation};
 use crate::invariants::Violation;
 use crate::packet::{Body, FlowId};
 
@@ -98,6 +99,7 @@ impl Play<'_> {
     /// Where servers race each has [`RACE_ROUNDS`] times that.
     fn bound(&self, number: usize) -> Duration {
         let own = self.office.branches[number].client.recovery_bound();
+        let own = own.saturating_add(self.asked_again());
         let acts = self.scenario.acts.iter();
         let moves = acts.filter(|act| matches!(act.action, Action::Move { .. }));
         let clients = self.scenario.tunnels.len().saturating_add(moves.count());
@@ -112,6 +114,19 @@ impl Play<'_> {
             Some(NatPlan::Masquerade { .. } | NatPlan::Conntrack | NatPlan::Udp { .. }) | None => {
                 own
             }
+        }
+    }
+
+    /// How long after everything was healed a kernel may yet be asked for what it refused to create.
+    fn asked_again(&self) -> Duration {
+        let refuses = |act: &Act| match act.action {
+            Action::Fail { operation, .. } => operation == Operation::CreatePolicies,
+            _ => false,
+        };
+        if self.scenario.acts.iter().any(refuses) {
+            POLICIES_RETRY_MAX
+        } else {
+            Duration::ZERO
         }
     }
 

@@ -204,6 +204,14 @@ impl World {
         self.take_effects(id);
     }
 
+    /// The kernel would not take back what somebody removed: it is asked again.
+    pub(super) fn stay_exposed(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id.0];
+        if self.now < node.exposed_until {
+            node.exposed_until = self.now + MENDED_WITHIN;
+        }
+    }
+
     /// The next so many events of a node's kernel find no room in the daemon's socket (ENOBUFS).
     pub fn lose_events(&mut self, id: NodeId, events: u32) {
         self.whole = false;

@@ -298,7 +298,11 @@ impl World {
                 } else {
                     None
                 };
+                let writes = matches!(*what, XfrmOp::UpdatePolicies(_) | XfrmOp::CreatePolicies(_));
                 let result = self.operate(id, *what);
+                if writes && result.is_err() {
+                    self.stay_exposed(id);
+                }
                 if let (Some(change), Ok(_)) = (change, &result) {
                     self.nodes[id.0].note_move(&change);
                 }
