@@ -24,29 +24,55 @@ pub(crate) enum Family {
     Ipv6,
 }
 
-/// All pools, by name.
-pub(crate) type Pools = BTreeMap<String, Arc<Pool>>;
+/// All pools.
+pub(crate) struct Pools {
+    by_name: BTreeMap<String, ReadPool>,
+    /// There are no others: nothing was reported that may have been meant to be one.
+    are_all: bool,
+}
+
+struct ReadPool {
+    pool: Arc<Pool>,
+    /// None of its networks was reported.
+    is_whole: bool,
+}
+
+/// The side of a tunnel's traffic that is assigned: what `traffic` may not name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Assigned {
+    Neither,
+    Local,
+    Remote,
+    /// It depends on what was reported.
+    Unknown,
+}
 
 /// A tunnel's virtual addresses, and where they are asked for.
 pub(crate) struct Virtual {
     pub(crate) addressing: Addressing,
     pub(crate) span: Span,
-    /// Something was reported: what depends on it can't be judged.
-    pub(crate) is_wrong: bool,
+    assigned: Assigned,
+    /// The IP versions of the addresses are known: nothing that says them was reported.
+    knows_versions: bool,
 }
 
 impl Virtual {
-    /// The side of the traffic that they are: what the section may not name.
-    pub(crate) fn side(&self) -> Option<&'static str> {
-        match self.addressing {
-            Addressing::Configured => None,
-            Addressing::Request(_) => Some("local"),
-            Addressing::Pools(_) => Some("remote"),
+    /// Whether this side of the traffic is assigned. `None`: it depends on what was reported.
+    pub(crate) fn assigns(&self, side: &str) -> Option<bool> {
+        match self.assigned {
+            Assigned::Neither => Some(false),
+            Assigned::Local => Some(side == "local"),
+            Assigned::Remote => Some(side == "remote"),
+            Assigned::Unknown => None,
         }
     }
 
-    /// Everything of the IP versions that this side may get addresses of.
-    pub(crate) fn everything(&self) -> Vec<At<IpNet>> {
+    /// Everything of the IP versions that this side may get addresses of. `None`: that depends on
+    /// what was reported.
+    pub(crate) fn everything(&self) -> Option<Vec<At<IpNet>>> {
+        if !self.knows_versions {
+            return None;
+        }
         let networks = match &self.addressing {
             Addressing::Configured => Vec::new(),
             Addressing::Request(request) => request.everything(),
@@ -65,16 +91,19 @@ impl Virtual {
             value,
             span: self.span.clone(),
         };
-        networks.into_iter().map(at).collect()
+        Some(networks.into_iter().map(at).collect())
     }
 }
 
 /// Reads `[pool.NAME]`, all of them.
-pub(crate) fn read_pools(section: &Section<'_>, sink: &mut Sink) -> Pools {
-    let mut pools = Pools::new();
+pub(crate) fn read_pools(root: &Section<'_>, sink: &mut Sink) -> Pools {
+    let mut by_name = BTreeMap::new();
     let mut all: Vec<(At<IpNet>, String)> = Vec::new();
-    for (name, section) in section.named(sink) {
+    let pools = root.section("pool", sink);
+    for (name, section) in pools.named(sink) {
+        let before = sink.count();
         let networks = read_networks(&section, sink);
+        let is_whole = sink.count() == before && !networks.is_empty();
         for network in &networks {
             if let Some((other, of)) = all.iter().find(|(it, _)| overlap(it.value, network.value)) {
                 let title = format!("{} is in two pools", network.value);
@@ -94,9 +123,13 @@ pub(crate) fn read_pools(section: &Section<'_>, sink: &mut Sink) -> Pools {
             dns: read_dns(&section, sink),
             domains: read_domains(&section, sink),
         };
-        pools.insert(name.value.to_owned(), Arc::new(pool));
+        let pool = Arc::new(pool);
+        by_name.insert(name.value.to_owned(), ReadPool { pool, is_whole });
     }
-    pools
+    Pools {
+        by_name,
+        are_all: !pools.is_wrong() && !root.may_mean("pool"),
+    }
 }
 
 fn read_networks(section: &Section<'_>, sink: &mut Sink) -> Vec<At<IpNet>> {
@@ -106,18 +139,17 @@ fn read_networks(section: &Section<'_>, sink: &mut Sink) -> Vec<At<IpNet>> {
         }
         return Vec::new();
     };
-    if texts.value.is_empty() {
+    if texts.list.is_empty() && texts.is_whole {
         sink.error(texts.span, "a pool without networks", "none")
             .help("for example [\"10.99.0.0/24\"]");
         return Vec::new();
     }
-    if texts.value.len() > POOL_NETWORKS_MAX {
+    if texts.list.len() > POOL_NETWORKS_MAX {
         let title = format!("more than {POOL_NETWORKS_MAX} networks in a pool");
         sink.error(texts.span, title, "name wider ones");
-        return Vec::new();
     }
     let mut networks: Vec<At<IpNet>> = Vec::new();
-    for text in &texts.value {
+    for text in texts.list.iter().take(POOL_NETWORKS_MAX) {
         let Some(value) = values::network(text, sink) else {
             continue;
         };
@@ -141,26 +173,25 @@ fn read_dns(section: &Section<'_>, sink: &mut Sink) -> Vec<IpAddr> {
     let Some(texts) = section.texts("dns", sink) else {
         return Vec::new();
     };
-    if texts.value.len() > POOL_DNS_MAX {
+    if texts.list.len() > POOL_DNS_MAX {
         let title = format!("more than {POOL_DNS_MAX} DNS servers");
         sink.error(texts.span, title, "clients keep no more");
-        return Vec::new();
     }
     let read = |text| values::address(text, sink);
-    texts.value.iter().filter_map(read).collect()
+    let first = texts.list.iter().take(POOL_DNS_MAX);
+    first.filter_map(read).collect()
 }
 
 fn read_domains(section: &Section<'_>, sink: &mut Sink) -> Vec<String> {
     let Some(texts) = section.texts("domains", sink) else {
         return Vec::new();
     };
-    if texts.value.len() > POOL_DOMAINS_MAX {
+    if texts.list.len() > POOL_DOMAINS_MAX {
         let title = format!("more than {POOL_DOMAINS_MAX} domains");
         sink.error(texts.span, title, "clients keep no more");
-        return Vec::new();
     }
     let mut domains = Vec::new();
-    for text in texts.value {
+    for text in texts.list.into_iter().take(POOL_DOMAINS_MAX) {
         let name = text.value.strip_suffix('.').unwrap_or(text.value);
         let plain = |label: &str| {
             let mut octets = label.bytes();
@@ -176,44 +207,103 @@ fn read_domains(section: &Section<'_>, sink: &mut Sink) -> Vec<String> {
     domains
 }
 
-/// Reads a tunnel's `virtual` section.
+/// Reads the section `virtual` of the tunnel whose other keys are in `tunnel`.
 pub(crate) fn read(
-    section: &Section<'_>,
+    tunnel: &Section<'_>,
     role: Option<Role>,
     start: Option<&At<Start>>,
     pools: &Pools,
     sink: &mut Sink,
 ) -> Virtual {
-    let before = sink.count();
-    let span = section.span();
-    let addressing = match role {
-        Some(_) | None if !section.is_present() => Addressing::Configured,
-        Some(Role::Client) => read_request(section, start, sink),
-        Some(Role::Server) => read_named_pools(section, pools, sink),
-        None => Addressing::Configured,
+    let section = tunnel.section("virtual", sink);
+    let mut virtual_addresses = Virtual {
+        addressing: Addressing::Configured,
+        span: section.span(),
+        assigned: Assigned::Unknown,
+        knows_versions: false,
     };
-    let empty = |pools: &[Arc<Pool>]| pools.iter().all(|pool| pool.networks.is_empty());
-    let is_wrong = sink.count() > before || addressing.pools().is_some_and(empty);
-    Virtual {
-        addressing,
-        span,
-        is_wrong,
+    if !section.is_present() {
+        if !section.is_wrong() && !tunnel.may_mean("virtual") {
+            virtual_addresses.assigned = Assigned::Neither;
+        }
+        return virtual_addresses;
+    }
+    let is_of_role = check_keys(&section, role, sink);
+    match role {
+        Some(Role::Client) => {
+            let (request, knows_versions) = read_request(&section, sink);
+            if is_of_role {
+                check_start(&section, start, sink);
+                virtual_addresses.addressing = Addressing::Request(request);
+                virtual_addresses.assigned = Assigned::Local;
+                virtual_addresses.knows_versions = knows_versions;
+            }
+        }
+        Some(Role::Server) => {
+            let named = find_pools(&section, pools, sink);
+            if is_of_role {
+                virtual_addresses.addressing = Addressing::Pools(named.found);
+                virtual_addresses.assigned = Assigned::Remote;
+                virtual_addresses.knows_versions = named.are_all;
+            }
+        }
+        None => {
+            read_request(&section, sink);
+            find_pools(&section, pools, sink);
+        }
+    }
+    virtual_addresses
+}
+
+/// What a client asks for, and whether its IP versions are known.
+fn read_request(section: &Section<'_>, sink: &mut Sink) -> (AddressRequest, bool) {
+    let families = read_families(section, sink);
+    let asks = |family| families.as_ref().is_some_and(|all| all.contains(&family));
+    let request = AddressRequest {
+        ipv4: asks(Family::Ipv4),
+        ipv6: asks(Family::Ipv6),
+        interface: read_interface(section, sink),
+    };
+    (request, families.is_some())
+}
+
+/// A client asks, a server gives. False: the section says what the other one does.
+fn check_keys(section: &Section<'_>, role: Option<Role>, sink: &mut Sink) -> bool {
+    let asks = ["request", "interface"]
+        .into_iter()
+        .find(|key| section.has(key));
+    match role {
+        Some(Role::Client) if section.has("pools") => {
+            let title = "a client has no pools to give addresses from";
+            sink.error(section.span(), title, "`pools` here")
+                .help("write request = [\"ipv4\"] to ask the server for an address");
+            false
+        }
+        Some(Role::Client) => {
+            if !section.has("request") {
+                section.missing("request", "request = [\"ipv4\", \"ipv6\"]", sink);
+            }
+            true
+        }
+        Some(Role::Server) => {
+            if let Some(key) = asks {
+                let title = "a server does not ask for virtual addresses";
+                sink.error(section.span(), title, format!("{} here", quoted(key)))
+                    .help("write pools = [\"NAME\"] to give some to the client");
+            } else if !section.has("pools") {
+                section.missing("pools", "pools = [\"NAME\"]", sink);
+            }
+            asks.is_none()
+        }
+        None => true,
     }
 }
 
-fn read_request(section: &Section<'_>, start: Option<&At<Start>>, sink: &mut Sink) -> Addressing {
-    if section.has("pools") {
-        let title = "a client has no pools to give addresses from";
-        sink.error(section.span(), title, "`pools` here")
-            .help("write request = [\"ipv4\"] to ask the server for an address");
-        return Addressing::Configured;
-    }
-    if !section.has("request") {
-        section.missing("request", "request = [\"ipv4\", \"ipv6\"]", sink);
-        return Addressing::Configured;
-    }
+/// Who asks for addresses must start by itself.
+fn check_start(section: &Section<'_>, start: Option<&At<Start>>, sink: &mut Sink) {
     if let Some(at) = start
         && at.value == Start::OnDemand
+        && section.has("request")
     {
         let title = "a tunnel with virtual addresses can't start on demand";
         sink.error(at.span.clone(), title, "starts at the first packet")
@@ -223,42 +313,19 @@ fn read_request(section: &Section<'_>, start: Option<&At<Start>>, sink: &mut Sin
                  start = \"always\"",
             );
     }
-    let families = read_families(section, sink).unwrap_or_default();
-    Addressing::Request(AddressRequest {
-        ipv4: families.contains(&Family::Ipv4),
-        ipv6: families.contains(&Family::Ipv6),
-        interface: read_interface(section, sink),
-    })
 }
 
-fn read_named_pools(section: &Section<'_>, pools: &Pools, sink: &mut Sink) -> Addressing {
-    if let Some(key) = ["request", "interface"]
-        .into_iter()
-        .find(|key| section.has(key))
-    {
-        let title = "a server does not ask for virtual addresses";
-        sink.error(section.span(), title, format!("{} here", quoted(key)))
-            .help("write pools = [\"NAME\"] to give some to the client");
-        return Addressing::Configured;
-    }
-    if !section.has("pools") {
-        section.missing("pools", "pools = [\"NAME\"]", sink);
-    }
-    match section.texts("pools", sink) {
-        Some(named) => Addressing::Pools(find_pools(&named, pools, sink)),
-        None => Addressing::Configured,
-    }
-}
-
+/// `None`: absent, or something was reported.
 fn read_families(section: &Section<'_>, sink: &mut Sink) -> Option<Vec<Family>> {
     let texts = section.texts("request", sink)?;
-    if texts.value.is_empty() {
+    if texts.list.is_empty() && texts.is_whole {
         sink.error(texts.span, "no IP version is asked for", "empty")
             .help("for example [\"ipv4\", \"ipv6\"]");
         return None;
     }
     let mut families = Vec::new();
-    for text in texts.value {
+    let mut is_whole = texts.is_whole;
+    for text in texts.list {
         match FAMILIES.0.iter().find(|(word, _)| *word == text.value) {
             Some((_, family)) if families.contains(family) => {
                 let title = format!("{} is named twice", text.value);
@@ -268,10 +335,11 @@ fn read_families(section: &Section<'_>, sink: &mut Sink) -> Option<Vec<Family>> 
             None => {
                 let title = format!("{} is no IP version", quoted(text.value));
                 sink.error(text.span, title, "\"ipv4\" or \"ipv6\" is wanted");
+                is_whole = false;
             }
         }
     }
-    (!families.is_empty()).then_some(families)
+    is_whole.then_some(families)
 }
 
 fn read_interface(section: &Section<'_>, sink: &mut Sink) -> String {
@@ -287,30 +355,52 @@ fn read_interface(section: &Section<'_>, sink: &mut Sink) -> String {
     text.value.to_owned()
 }
 
-fn find_pools(named: &At<Vec<At<&str>>>, pools: &Pools, sink: &mut Sink) -> Vec<Arc<Pool>> {
-    if named.value.is_empty() {
+/// The pools that a list names.
+struct NamedPools {
+    found: Vec<Arc<Pool>>,
+    /// Nothing of the list or of its pools was reported.
+    are_all: bool,
+}
+
+fn find_pools(section: &Section<'_>, pools: &Pools, sink: &mut Sink) -> NamedPools {
+    let mut all = NamedPools {
+        found: Vec::new(),
+        are_all: false,
+    };
+    let Some(named) = section.texts("pools", sink) else {
+        return all;
+    };
+    all.are_all = named.is_whole && !named.list.is_empty();
+    if named.list.is_empty() && named.is_whole {
         sink.error(named.span.clone(), "no pool is named", "empty");
     }
-    let mut found = Vec::new();
-    for text in &named.value {
-        if let Some(pool) = pools.get(text.value) {
-            found.push(Arc::clone(pool));
+    for text in &named.list {
+        if let Some(read) = pools.by_name.get(text.value) {
+            all.found.push(Arc::clone(&read.pool));
+            all.are_all &= read.is_whole;
             continue;
         }
-        let names: Vec<String> = pools.keys().cloned().collect();
-        let title = format!("there is no pool {}", quoted(text.value));
-        let label = match names.as_slice() {
-            [] => "no pool is configured".to_owned(),
-            names => format!("{} are there", listed(names).replace(" or ", " and ")),
-        };
-        let mistake = sink.error(text.span.clone(), title, label);
-        match nearest(text.value, &names) {
-            Some(meant) => mistake.help(format!("did you mean {}?", quoted(meant))),
-            None => mistake.help(format!(
-                "add [pool.{}] with networks = [\"10.99.0.0/24\"]",
-                text.value.escape_debug()
-            )),
-        };
+        all.are_all = false;
+        if pools.are_all {
+            refuse_unknown_pool(text, pools, sink);
+        }
     }
-    found
+    all
+}
+
+fn refuse_unknown_pool(text: &At<&str>, pools: &Pools, sink: &mut Sink) {
+    let names: Vec<String> = pools.by_name.keys().cloned().collect();
+    let title = format!("there is no pool {}", quoted(text.value));
+    let label = match names.as_slice() {
+        [] => "no pool is configured".to_owned(),
+        names => format!("{} are there", listed(names).replace(" or ", " and ")),
+    };
+    let mistake = sink.error(text.span.clone(), title, label);
+    match nearest(text.value, &names) {
+        Some(meant) => mistake.help(format!("did you mean {}?", quoted(meant))),
+        None => mistake.help(format!(
+            "add [pool.{}] with networks = [\"10.99.0.0/24\"]",
+            text.value.escape_debug()
+        )),
+    };
 }

@@ -160,7 +160,7 @@ pub(crate) fn read_esp(section: &Section<'_>, sink: &mut Sink) -> EspSuite {
         groups: groups.map_or(default.groups, |groups| groups.value),
         pfs: pfs.map_or(PFS.default(), |pfs| pfs.value),
         esn: read_choice(section, "esn", &ESN, sink),
-        replay_window: read_number(section, "replay-window", REPLAY_WINDOW, sink),
+        replay_window: read_number(section, "replay-window", REPLAY_WINDOW, sink).value,
     }
 }
 

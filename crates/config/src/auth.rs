@@ -55,6 +55,7 @@ pub(crate) struct Auth {
 
 /// Reads how both ends authenticate themselves. `None`: something was reported.
 pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> Option<Auth> {
+    let before = sink.count();
     let (local, remote) = (ends.local, ends.remote);
     let has = |section: &Section<'_>, keys: &[&str]| keys.iter().any(|key| section.has(key));
     let has_certificate = has(local, &["cert", "key", "signature"]);
@@ -63,28 +64,23 @@ pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> O
     let has_users = remote.has("eap-users-file");
     let shows = has_certificate || has_user;
     let checks = has_authorities || has_users;
-    let is_clear = refuse_two_ways(
-        local,
-        ["cert", "eap-user"],
-        has_certificate && has_user,
-        sink,
-    ) & refuse_two_ways(
-        remote,
-        ["ca", "eap-users-file"],
-        has_authorities && has_users,
-        sink,
-    );
+    if has_certificate && has_user {
+        refuse_two_ways(local, ["cert", "eap-user"], sink);
+    }
+    if has_authorities && has_users {
+        refuse_two_ways(remote, ["ca", "eap-users-file"], sink);
+    }
     let needs_psk = !shows || !checks;
     let psk = if needs_psk && (local.has("psk-file") || !(shows || checks)) {
         read_psk(local, files, sink)
     } else {
         None
     };
-    if !needs_psk && let Some(file) = local.text("psk-file", sink) {
+    if !needs_psk && local.has("psk-file") {
         let title = "a pre-shared key that neither end proves itself by";
-        sink.error(file.span, title, "nobody would prove anything by it")
+        let label = "nobody would prove anything by it";
+        sink.error(local.span_of("psk-file"), title, label)
             .help("remove psk-file");
-        return None;
     }
     let own = has_certificate.then(|| read_certificate(ends, files, sink));
     let user = has_user.then(|| eap::read_user(local, files, sink));
@@ -92,20 +88,28 @@ pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> O
     let users = has_users.then(|| eap::read_users(remote, files, sink));
     // A password is worth nothing to an end that has not proven itself (RFC 7296 §2.16).
     let wants_authorities = has_user || (has_certificate && !local.has("psk-file"));
-    if wants_authorities && !checks {
+    if wants_authorities && !checks && remote.is_present() {
         let example = "ca = [\"/etc/epochgate/ca.pem\"], whose certificates the peer must show";
         remote.missing("ca", example, sink);
     }
     if (has_users && !has_certificate) || (has_authorities && !shows && !local.has("psk-file")) {
         let example = "cert = \"/etc/epochgate/NAME.pem\" and key = \"/etc/epochgate/NAME.key\"";
-        local.missing("cert", example, sink);
-        return None;
-    }
-    if has_user && has_users {
+        if local.is_present() {
+            local.missing("cert", example, sink);
+        }
+    } else if has_user && has_users {
         let title = "both ends would prove themselves by EAP";
         sink.error(local.span(), title, "a user here")
             .also(remote.span(), "users here")
             .help("EAP is for one end, which starts; the other has a certificate");
+    }
+    let ppk = read_ppk(ends.ppk, files, sink);
+    if (has_user || has_users) && ends.ppk.is_present() {
+        let title = "a post-quantum pre-shared key beside EAP";
+        sink.error(ends.ppk.span(), title, "not supported together")
+            .help("use certificates or a pre-shared key with it");
+    }
+    if sink.count() > before {
         return None;
     }
     let (local, subject) = match (own, user) {
@@ -121,31 +125,15 @@ pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> O
         (None, Some(users)) => RemoteAuth::Eap(users?),
         (None, None) => RemoteAuth::Psk(psk?),
     };
-    let ppk = read_ppk(ends.ppk, files, sink);
-    let has_eap = has_user || has_users;
-    if has_eap && ends.ppk.is_present() {
-        let title = "a post-quantum pre-shared key beside EAP";
-        sink.error(ends.ppk.span(), title, "not supported together")
-            .help("use certificates or a pre-shared key with it");
-        return None;
-    }
     let config = AuthConfig { local, remote, ppk };
-    is_clear.then_some(Auth { config, subject })
+    Some(Auth { config, subject })
 }
 
-/// One end proves itself in one way; true: it does.
-fn refuse_two_ways(
-    section: &Section<'_>,
-    [one, other]: [&str; 2],
-    both: bool,
-    sink: &mut Sink,
-) -> bool {
-    if both {
-        let title = format!("{} and {} at one end", quoted(one), quoted(other));
-        sink.error(section.span(), title, "proves itself in two ways")
-            .help("remove one of them");
-    }
-    !both
+/// One end proves itself in one way.
+fn refuse_two_ways(section: &Section<'_>, [one, other]: [&str; 2], sink: &mut Sink) {
+    let title = format!("{} and {} at one end", quoted(one), quoted(other));
+    sink.error(section.span(), title, "proves itself in two ways")
+        .help("remove one of them");
 }
 
 /// `ppk`: a post-quantum pre-shared key. `None`: there is none, or something was reported.
@@ -165,17 +153,19 @@ fn read_ppk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option
         }
     }
     let required = read_flag(section, "required", PPK_REQUIRED, sink);
-    let id = section.text("id", sink)?;
-    if id.value.is_empty() || id.value.len() > PPK_ID_LEN_MAX {
+    let id = section.text("id", sink);
+    if let Some(id) = &id
+        && !(1..=PPK_ID_LEN_MAX).contains(&id.value.len())
+    {
+        let title = "no name for a post-quantum pre-shared key";
         let label = format!("1 to {PPK_ID_LEN_MAX} octets are wanted");
-        sink.error(id.span, "no name for a post-quantum pre-shared key", label);
-        return None;
+        sink.error(id.span.clone(), title, label);
     }
     let path = section.text("file", sink)?;
     let lengths = PPK_LEN_MIN..=PSK_LEN_MAX;
     let key = read_secret(&path, "post-quantum pre-shared key", lengths, files, sink)?;
     Some(Ppk {
-        id: id.value.as_bytes().to_vec(),
+        id: id?.value.as_bytes().to_vec(),
         key,
         required,
     })
@@ -200,7 +190,9 @@ fn read_certificate(
     let (cert, key) = (cert?, key?);
     let certificates = read_file(&cert, "certificate", files.certificates(cert.value), sink);
     let private = read_file(&key, "private key", files.private_key(key.value), sink);
-    let private = private.filter(|file| is_private(file, &key, "private key", sink));
+    if let Some(file) = &private {
+        check_private(file, &key, "private key", sink);
+    }
     let (certificates, private) = (certificates?, private?);
     let made = files
         .pki()
@@ -262,13 +254,13 @@ fn read_authorities(
     let accept_stale = read_choice(section, "stale-crl", &STALE_LISTS, sink);
     if !section.has("ca") {
         section.missing("ca", "ca = [\"/etc/epochgate/ca.pem\"]", sink);
-        return None;
     }
-    let authorities = read_files(section, "ca", "authority", files, sink)?;
+    let authorities = read_files(section, "ca", "authority", files, sink);
     let lists = match section.has("crl") {
-        true => read_files(section, "crl", "revocation list", files, sink)?,
-        false => Vec::new(),
+        true => read_files(section, "crl", "revocation list", files, sink),
+        false => Some(Vec::new()),
     };
+    let (authorities, lists) = (authorities?, lists?);
     let contents = |files: &[(At<&str>, Vec<u8>)]| {
         files
             .iter()
@@ -306,22 +298,22 @@ fn read_files<'d>(
     sink: &mut Sink,
 ) -> Option<Vec<(At<&'d str>, Vec<u8>)>> {
     let paths = section.texts(key, sink)?;
-    if paths.value.is_empty() || paths.value.len() > AUTHORITY_FILES_MAX {
-        let title = format!("{} has {} files", quoted(key), paths.value.len());
+    let wanted = paths.list.len();
+    if (wanted == 0 && paths.is_whole) || wanted > AUTHORITY_FILES_MAX {
+        let title = format!("{} has {wanted} files", quoted(key));
         let label = format!("1 to {AUTHORITY_FILES_MAX} are wanted");
         sink.error(paths.span, title, label);
         return None;
     }
-    let wanted = paths.value.len();
     let read: Vec<_> = paths
-        .value
+        .list
         .into_iter()
         .filter_map(|path| {
             let octets = read_file(&path, what, files.certificates(path.value), sink)?;
             Some((path, octets))
         })
         .collect();
-    (read.len() == wanted).then_some(read)
+    (paths.is_whole && read.len() == wanted).then_some(read)
 }
 
 /// What is in a file that is no secret to be made up, or a mistake.
@@ -344,10 +336,9 @@ pub(super) fn read_file<T>(
     }
 }
 
-/// Whether nobody else can read a file; reported if not.
-pub(super) fn is_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &mut Sink) -> bool {
-    let is_private = file.mode & FORBIDDEN_MODE == 0;
-    if !is_private {
+/// Nobody else can read a file.
+pub(super) fn check_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &mut Sink) {
+    if file.mode & FORBIDDEN_MODE != 0 {
         let title = format!(
             "the {what} in {} is open to other users",
             quoted(path.value)
@@ -355,7 +346,6 @@ pub(super) fn is_private(file: &SecretFile, path: &At<&str>, what: &str, sink: &
         sink.error(path.span.clone(), title, format!("mode {:04o}", file.mode))
             .help(format!("chmod 600 {}", path.value.escape_debug()));
     }
-    is_private
 }
 
 fn read_psk(section: &Section<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Secret> {
@@ -398,9 +388,7 @@ fn read_secret(
             return None;
         }
     };
-    if !is_private(&file, path, what, sink) {
-        return None;
-    }
+    check_private(&file, path, what, sink);
     let octets = file.octets.as_slice();
     let secret = octets.strip_suffix(b"\n").unwrap_or(octets);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);

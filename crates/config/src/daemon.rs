@@ -74,14 +74,22 @@ pub(crate) const LOG_LEVELS: Choice<LogLevel, 5> = Choice {
     default: 2,
 };
 
-pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> DaemonSettings {
+/// The settings, and the directory of the policy templates if it is known. `None`: what the file
+/// says of it was reported.
+pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> (DaemonSettings, Option<PathBuf>) {
     let default = DaemonSettings::default();
-    DaemonSettings {
+    let policies = path(section, "policies", usize::MAX, sink);
+    let is_reported = section.has("policies") || section.may_mean("policies");
+    let known = policies
+        .clone()
+        .or_else(|| (!is_reported).then(|| default.policies.clone()));
+    let settings = DaemonSettings {
         socket: path(section, "socket", SOCKET_PATH_MAX, sink).unwrap_or(default.socket),
         state_dir: path(section, "state-dir", usize::MAX, sink).unwrap_or(default.state_dir),
-        policies: path(section, "policies", usize::MAX, sink).unwrap_or(default.policies),
+        policies: policies.unwrap_or(default.policies),
         log: read_choice(section, "log", &LOG_LEVELS, sink),
-    }
+    };
+    (settings, known)
 }
 
 fn path(section: &Section<'_>, key: &str, length_max: usize, sink: &mut Sink) -> Option<PathBuf> {

@@ -1,6 +1,8 @@
 //! `[tunnel.NAME.epoch]`, `[tunnel.NAME.ping]` and `[tunnel.NAME.recovery]`: epochs, what proves them,
 //! and what follows when one fails.
 
+use std::time::Duration;
+
 use epochgate_controller::config::{
     EpochConfig, PingConfig, Proof, RecoveryConfig, Role, ServerRekey,
 };
@@ -11,9 +13,9 @@ use crate::keys::{
     PING_INTERVAL,
 };
 use crate::reader::{At, Section};
-use crate::traffic::Traffic;
+use crate::traffic::Sides;
 use crate::values::{
-    self, Choice, Words, read_choice, read_duration, read_flag, read_number, read_word,
+    self, Choice, Setting, Words, read_choice, read_duration, read_flag, read_number, read_word,
     shown_duration,
 };
 
@@ -29,17 +31,19 @@ pub(crate) const SERVER_REKEYS: Choice<ServerRekey, 2> = Choice {
     default: 0,
 };
 
+/// The section, and the lifetime in it for comparisons.
 pub(crate) fn read_epoch(
     section: &Section<'_>,
     role: Option<Role>,
     sink: &mut Sink,
-) -> EpochConfig {
+) -> (EpochConfig, Setting<Duration>) {
     let lifetime = read_duration(section, "lifetime", EPOCH_LIFETIME, sink);
     let drain = read_duration(section, "drain", EPOCH_DRAIN, sink);
-    if drain.value >= lifetime.value {
+    let are_right = !drain.is_wrong && !lifetime.is_wrong;
+    if are_right && drain.value >= lifetime.value {
         let title = "an old epoch would drain for longer than an epoch lives";
         sink.error(drain.span, title, shown_duration(drain.value))
-            .also(lifetime.span, shown_duration(lifetime.value));
+            .also(lifetime.span.clone(), shown_duration(lifetime.value));
     }
     let server_rekey = read_word(section, "server-rekey", &SERVER_REKEYS.words, sink);
     if let (Some(Role::Server), Some(word)) = (role, &server_rekey)
@@ -49,27 +53,28 @@ pub(crate) fn read_epoch(
         sink.error(word.span.clone(), title, "of no meaning here")
             .help("set it on the client, or remove it");
     }
-    EpochConfig {
+    let config = EpochConfig {
         lifetime: lifetime.value,
         wait: read_flag(section, "wait", EPOCH_WAIT, sink),
         drain: drain.value,
         server_rekey: server_rekey.map_or(SERVER_REKEYS.default(), |word| word.value),
-    }
+    };
+    (config, lifetime)
 }
 
 pub(crate) fn read_ping(
     section: &Section<'_>,
-    traffic: Option<&Traffic>,
-    epoch: &EpochConfig,
+    traffic: &Sides,
+    lifetime: &Setting<Duration>,
     sink: &mut Sink,
 ) -> PingConfig {
     let mut inside = |key: &str, side: &str| {
         let text = section.text(key, sink)?;
         let value = values::address(&text, sink)?;
-        let networks = traffic.map(|traffic| match side {
+        let networks = match side {
             "local" => &traffic.local,
             _ => &traffic.remote,
-        });
+        };
         if let Some(networks) = networks
             && !networks
                 .iter()
@@ -106,20 +111,21 @@ pub(crate) fn read_ping(
     }
     let interval = read_duration(section, "interval", PING_INTERVAL, sink);
     let attempts = read_number(section, "attempts", PING_ATTEMPTS, sink);
-    let series = interval.value.saturating_mul(attempts);
-    if series >= epoch.lifetime {
+    let series = interval.value.saturating_mul(attempts.value);
+    let are_right = !interval.is_wrong && !attempts.is_wrong && !lifetime.is_wrong;
+    if are_right && series >= lifetime.value {
         let title = "pinging would go on for longer than an epoch lives";
-        let label = format!("{attempts} pings take {}", shown_duration(series));
+        let label = format!("{} pings take {}", attempts.value, shown_duration(series));
         sink.error(interval.span, title, label).help(format!(
             "an epoch lives for {}",
-            shown_duration(epoch.lifetime)
+            shown_duration(lifetime.value)
         ));
     }
     PingConfig {
         source: source.map(|at| at.value),
         target: target.map(|at| at.value),
         interval: interval.value,
-        attempts,
+        attempts: attempts.value,
         idle: read_duration(section, "idle", PING_IDLE, sink).value,
         proof: read_choice(section, "proof", &PROOFS, sink),
     }
@@ -128,7 +134,8 @@ pub(crate) fn read_ping(
 pub(crate) fn read_recovery(section: &Section<'_>, sink: &mut Sink) -> RecoveryConfig {
     let first = read_duration(section, "back-off", BACK_OFF, sink);
     let longest = read_duration(section, "back-off-max", BACK_OFF_MAX, sink);
-    if longest.value < first.value {
+    let are_right = !first.is_wrong && !longest.is_wrong;
+    if are_right && longest.value < first.value {
         let title = "the longest wait between attempts is shorter than the first";
         sink.error(longest.span, title, shown_duration(longest.value))
             .also(first.span, shown_duration(first.value));

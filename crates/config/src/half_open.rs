@@ -8,26 +8,33 @@ use crate::reader::Section;
 use crate::values::{read_duration, read_number};
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> HalfOpenConfig {
-    let mut count = |key, bounds| {
-        let number = read_number(section, key, bounds, sink);
-        usize::try_from(number).unwrap_or(usize::MAX)
-    };
-    let cookie_threshold = count("cookie-threshold", COOKIE_THRESHOLD);
-    let max = count("half-open-max", HALF_OPEN_MAX);
-    let per_address_max = count("half-open-per-address", HALF_OPEN_PER_ADDRESS);
-    if cookie_threshold >= max {
-        let span = section
-            .number("cookie-threshold", &mut Sink::new("", ""))
-            .or_else(|| section.number("half-open-max", &mut Sink::new("", "")))
-            .map_or(section.span(), |number| number.span);
-        let title = format!("a cookie is demanded from {cookie_threshold} half-open IKE SAs on");
-        sink.error(span, title, format!("there are never more than {max}"))
+    let cookie_threshold = read_number(section, "cookie-threshold", COOKIE_THRESHOLD, sink);
+    let max = read_number(section, "half-open-max", HALF_OPEN_MAX, sink);
+    let per_address_max = read_number(
+        section,
+        "half-open-per-address",
+        HALF_OPEN_PER_ADDRESS,
+        sink,
+    );
+    let are_right = !cookie_threshold.is_wrong && !max.is_wrong;
+    if are_right && cookie_threshold.value >= max.value {
+        let span = match section.has("cookie-threshold") {
+            true => cookie_threshold.span,
+            false => max.span,
+        };
+        let title = format!(
+            "a cookie is demanded from {} half-open IKE SAs on",
+            cookie_threshold.value
+        );
+        let label = format!("there are never more than {}", max.value);
+        sink.error(span, title, label)
             .help("make `cookie-threshold` smaller than `half-open-max`");
     }
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     HalfOpenConfig {
-        cookie_threshold,
-        max,
-        per_address_max,
+        cookie_threshold: count(cookie_threshold.value),
+        max: count(max.value),
+        per_address_max: count(per_address_max.value),
         lifetime: read_duration(section, "half-open-lifetime", HALF_OPEN_LIFETIME, sink).value,
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn read(tunnel: &Section<'_>, sink: &mut Sink) -> Option<InterfaceCon
     if !section.has("name") {
         section.missing("name", "interface = { name = \"ipsec0\" }", sink);
     }
-    let mtu = read_number(&section, "mtu", INTERFACE_MTU, sink);
+    let mtu = read_number(&section, "mtu", INTERFACE_MTU, sink).value;
     let name = section.text("name", sink)?;
     // What the kernel takes (dev_valid_name).
     let plain = |octet: u8| octet.is_ascii_graphic() && octet != b'/' && octet != b':';

@@ -44,6 +44,7 @@ use crate::diagnostic::{Sink, quoted};
 use crate::keys::{FILE_LEN_MAX, TUNNELS_MAX, UNSUPPORTED};
 use crate::reader::{Schema, Section};
 use crate::template::Templates;
+use crate::tunnel::Around;
 
 /// A whole configuration file, checked.
 #[derive(Clone, Debug)]
@@ -78,15 +79,25 @@ fn parse<'t>(text: &'t str, sink: &mut Sink) -> Option<DeTable<'t>> {
         return None;
     }
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut previous = "";
+    let mut repeated = None;
+    let mut previous = None;
     for error in &errors {
-        // The same again is most often a consequence: each key of a table that is there twice.
-        if error.message() == previous {
+        let span = error.span().unwrap_or(0..0);
+        let table = table_at(text, span.start);
+        let is_of_repeated = error.message() == DUPLICATE && table == repeated;
+        // A brace that is not closed: each line below it is called so.
+        let place = Some((error.message(), table));
+        let is_below = error.message().starts_with(NO_COMMA) && previous == place;
+        previous = place;
+        if is_of_repeated || is_below {
             continue;
         }
-        previous = error.message();
-        let span = error.span().unwrap_or(0..0);
-        let mut lines = previous.lines();
+        // A table that is there twice: each of its keys, which may well be different, is called so.
+        repeated = table.filter(|start| {
+            let before = text.get(*start..span.start).unwrap_or_default();
+            error.message() == DUPLICATE && !before.contains('\n')
+        });
+        let mut lines = error.message().lines();
         let title = lines.next().unwrap_or("not TOML");
         let detail = lines.collect::<Vec<_>>().join(", ");
         sink.error(span, format!("not TOML: {title}"), detail);
@@ -94,12 +105,29 @@ fn parse<'t>(text: &'t str, sink: &mut Sink) -> Option<DeTable<'t>> {
     errors.is_empty().then(|| table.into_inner())
 }
 
+/// What the parser says of a key or a table that is there twice.
+const DUPLICATE: &str = "duplicate key";
+
+/// And of what is not separated from what stands before it.
+const NO_COMMA: &str = "missing comma";
+
+/// Where the heading begins of the table that `at` is in. `None`: it is above all headings.
+fn table_at(text: &str, at: usize) -> Option<usize> {
+    let line_end = text
+        .get(at..)?
+        .find('\n')
+        .map_or(text.len(), |end| at + end);
+    let lines = text.get(..line_end)?;
+    let below = lines.rfind("\n[").map(|newline| newline + 1);
+    below.or_else(|| lines.starts_with('[').then_some(0))
+}
+
 fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink) -> Option<Loaded> {
     let root = Section::root(schema, table, sink);
-    let daemon = daemon::read(&root.section("daemon", sink), sink);
+    let (daemon, policies) = daemon::read(&root.section("daemon", sink), sink);
     let half_open = half_open::read(&root.section("ike", sink), sink);
-    let pools = addressing::read_pools(&root.section("pool", sink), sink);
-    let mut templates = Templates::new(files, &daemon.policies);
+    let pools = addressing::read_pools(&root, sink);
+    let mut templates = Templates::new(files, policies);
     let named = root.section("tunnel", sink).named(sink);
     if named.len() > TUNNELS_MAX {
         let (name, _) = &named[TUNNELS_MAX];
@@ -108,17 +136,20 @@ fn read(schema: Schema, table: &DeTable<'_>, files: &dyn Files, sink: &mut Sink)
         sink.error(name.span.clone(), title, label);
         return None;
     }
+    let mut around = Around {
+        pools: &pools,
+        templates: &mut templates,
+        files,
+    };
     let drafts: Vec<_> = named
         .iter()
-        .filter_map(|(name, section)| {
-            tunnel::read(name, section, &pools, &mut templates, files, sink)
-        })
+        .map(|(name, section)| tunnel::read(name, section, &mut around, sink))
         .collect();
     checks::between_tunnels(&drafts, sink);
-    let tunnels = drafts.into_iter().map(|draft| Arc::new(draft.config));
+    let tunnels = drafts.into_iter().map(|draft| draft.config.map(Arc::new));
     Some(Loaded {
         config: Config {
-            tunnels: tunnels.collect(),
+            tunnels: tunnels.collect::<Option<_>>()?,
             half_open,
         },
         daemon,

@@ -14,7 +14,7 @@ pub(crate) const OFF: &str = "off";
 
 pub(crate) fn read(section: &Section<'_>, sink: &mut Sink) -> PathConfig {
     let fragmentation = read_flag(section, "fragmentation", FRAGMENTATION, sink);
-    let size = read_number(section, "fragment-size", FRAGMENT_SIZE, sink);
+    let size = read_number(section, "fragment-size", FRAGMENT_SIZE, sink).value;
     PathConfig {
         fragment_size: fragmentation.then(|| u16::try_from(size).unwrap_or(u16::MAX)),
         nat_keepalive: keepalive(section, sink),

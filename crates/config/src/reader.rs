@@ -16,6 +16,15 @@ pub(crate) struct At<T> {
     pub(crate) span: Span,
 }
 
+/// The texts of a list, as far as they are texts.
+#[derive(Clone, Debug)]
+pub(crate) struct Texts<'d> {
+    pub(crate) list: Vec<At<&'d str>>,
+    pub(crate) span: Span,
+    /// Nothing of the list was reported: those are all.
+    pub(crate) is_whole: bool,
+}
+
 /// What kind of file is read: its known keys, and those that get a sentence of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct Schema {
@@ -60,6 +69,11 @@ impl<'d> Section<'d> {
     /// Whether it is there, and a table.
     pub(crate) fn is_present(&self) -> bool {
         self.table.is_some()
+    }
+
+    /// Whether something that is no table stands in its place, which was reported.
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.is_wrong
     }
 
     /// Whether `key` is there, right or wrong.
@@ -136,6 +150,12 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Where the value of `key` is, right or wrong; if it is absent, where the section is.
+    pub(crate) fn span_of(&self, key: &str) -> Span {
+        self.entry(key)
+            .map_or_else(|| self.span(), |(_, value)| value.span())
+    }
+
     /// Whether `key` is there and is this text.
     pub(crate) fn says(&self, key: &str, word: &str) -> bool {
         matches!(self.entry(key), Some((_, value))
@@ -173,8 +193,8 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The texts of the list `key`. A lone text is taken for a mistake. `None`: absent or wrong.
-    pub(crate) fn texts(&self, key: &str, sink: &mut Sink) -> Option<At<Vec<At<&'d str>>>> {
+    /// The texts of the list `key`. A lone text is taken for a mistake. `None`: absent or no list.
+    pub(crate) fn texts(&self, key: &str, sink: &mut Sink) -> Option<Texts<'d>> {
         let (_, value) = self.entry(key)?;
         let list = match value.get_ref() {
             DeValue::Array(list) => list,
@@ -193,21 +213,29 @@ impl<'d> Section<'d> {
                 other => wrong_type(sink, key, item.span(), "a text in quotes", other),
             }
         }
-        (texts.len() == list.len()).then_some(At {
-            value: texts,
+        Some(Texts {
+            is_whole: texts.len() == list.len(),
+            list: texts,
             span: value.span(),
         })
     }
 
-    /// Reports that `key` must be there, if nothing was reported that explains it.
-    pub(crate) fn missing(&self, key: &str, example: &str, sink: &mut Sink) {
+    /// Whether `key` may be known to the operator though not to us: a key that is nearly the same was
+    /// reported, or what stands in the section's place was. What follows from its absence is
+    /// then no mistake of its own.
+    pub(crate) fn may_mean(&self, key: &str) -> bool {
         let known: Vec<&str> = keys::of_section(self.schema.known, &self.path).collect();
         let mut written = self.table.into_iter().flat_map(|table| table.keys());
-        let is_mistyped = written.any(|written| {
-            let written = written.get_ref().as_ref();
-            !known.contains(&written) && nearest(written, &known) == Some(key)
-        });
-        if self.is_wrong || is_mistyped {
+        self.is_wrong
+            || written.any(|written| {
+                let written = written.get_ref().as_ref();
+                !known.contains(&written) && nearest(written, &known) == Some(key)
+            })
+    }
+
+    /// Reports that `key` must be there, if nothing was reported that explains it.
+    pub(crate) fn missing(&self, key: &str, example: &str, sink: &mut Sink) {
+        if self.may_mean(key) {
             return;
         }
         let whole = match self.shown.as_str() {

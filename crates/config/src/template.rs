@@ -37,7 +37,7 @@ const OUTER: &str = "%outer";
 
 /// Networks that a template gives to an end that names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultNetwork {
+pub(crate) enum DefaultNetwork {
     /// This one, if the other end has networks of its family.
     Network(IpNet),
     /// The end's outer address alone.
@@ -46,11 +46,11 @@ pub enum DefaultNetwork {
 
 /// The networks for the ends of a tunnel; an empty list: the tunnel must name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DefaultTraffic {
+struct DefaultTraffic {
     /// Our side.
-    pub local: Vec<DefaultNetwork>,
+    local: Vec<DefaultNetwork>,
     /// The peer's side.
-    pub remote: Vec<DefaultNetwork>,
+    remote: Vec<DefaultNetwork>,
 }
 
 /// A template file.
@@ -65,12 +65,26 @@ pub struct Template {
 }
 
 impl Template {
-    /// The networks of a tunnel in this role that names none itself.
-    #[must_use]
-    pub fn default_traffic(&self, role: Role) -> &DefaultTraffic {
+    /// Our side's networks of a tunnel that names none; `None`: it depends on the unknown role.
+    pub(crate) fn local(&self, role: Option<Role>) -> Option<&[DefaultNetwork]> {
+        self.side(role, |traffic| &traffic.local)
+    }
+
+    /// As [`Template::local`], for the peer's side.
+    pub(crate) fn remote(&self, role: Option<Role>) -> Option<&[DefaultNetwork]> {
+        self.side(role, |traffic| &traffic.remote)
+    }
+
+    fn side(
+        &self,
+        role: Option<Role>,
+        of: impl Fn(&DefaultTraffic) -> &[DefaultNetwork],
+    ) -> Option<&[DefaultNetwork]> {
+        let (client, server) = (of(&self.client), of(&self.server));
         match role {
-            Role::Client => &self.client,
-            Role::Server => &self.server,
+            Some(Role::Client) => Some(client),
+            Some(Role::Server) => Some(server),
+            None => (client == server).then_some(client),
         }
     }
 }
@@ -93,7 +107,7 @@ pub fn parse(name: &str, file: &str, text: &str) -> Result<Template, Diagnostics
             forward: flag("forward", TEMPLATE_FORWARD),
             exempt_neighbour_discovery: flag("exempt-neighbour-discovery", TEMPLATE_EXEMPT_ND),
             routes: flag("routes", TEMPLATE_ROUTES),
-            priority: values::read_number(&root, "priority", PRIORITY, &mut sink),
+            priority: values::read_number(&root, "priority", PRIORITY, &mut sink).value,
         };
         let traffic = root.section("traffic", &mut sink);
         let description = root.text("description", &mut sink);
@@ -109,7 +123,7 @@ pub fn parse(name: &str, file: &str, text: &str) -> Result<Template, Diagnostics
 
 fn default_traffic(section: &Section<'_>, sink: &mut Sink) -> DefaultTraffic {
     let mut networks = |key| {
-        let texts = section.texts(key, sink).map(|texts| texts.value);
+        let texts = section.texts(key, sink).map(|texts| texts.list);
         let read = |text: At<&str>| match text.value {
             OUTER => Some(DefaultNetwork::Outer),
             _ => values::network(&text, sink).map(DefaultNetwork::Network),
@@ -122,18 +136,30 @@ fn default_traffic(section: &Section<'_>, sink: &mut Sink) -> DefaultTraffic {
     }
 }
 
+/// Stands for a template that is not known, in a tunnel that is only compared with others.
+pub(crate) fn unknown() -> PolicyTemplate {
+    PolicyTemplate {
+        name: String::new(),
+        forward: TEMPLATE_FORWARD,
+        exempt_neighbour_discovery: TEMPLATE_EXEMPT_ND,
+        routes: TEMPLATE_ROUTES,
+        priority: PRIORITY.default,
+    }
+}
+
 /// The templates of one run; each is read once.
 pub(crate) struct Templates<'f> {
     files: &'f dyn Files,
-    directory: PathBuf,
+    /// `None`: what the file says of it was reported.
+    directory: Option<PathBuf>,
     read: BTreeMap<String, Option<Template>>,
 }
 
 impl<'f> Templates<'f> {
-    pub(crate) fn new(files: &'f dyn Files, directory: &Path) -> Self {
+    pub(crate) fn new(files: &'f dyn Files, directory: Option<PathBuf>) -> Self {
         Self {
             files,
-            directory: directory.to_owned(),
+            directory,
             read: BTreeMap::new(),
         }
     }
@@ -141,10 +167,11 @@ impl<'f> Templates<'f> {
     /// The template that `name` names. Mistakes are reported where they are: in the template, once,
     /// or at `name`.
     pub(crate) fn find(&mut self, name: &At<&str>, sink: &mut Sink) -> Option<Template> {
+        let directory = self.directory.clone()?;
         if let Some(known) = self.read.get(name.value) {
             return known.clone();
         }
-        let template = match self.text(name.value) {
+        let template = match self.text(&directory, name.value) {
             Ok(Some((file, text))) => match parse(name.value, &file, &text) {
                 Ok(template) => Some(template),
                 Err(mistakes) => {
@@ -153,7 +180,7 @@ impl<'f> Templates<'f> {
                 }
             },
             Ok(None) => {
-                self.refuse_unknown(name, sink);
+                self.refuse_unknown(&directory, name, sink);
                 return None;
             }
             Err(error) => {
@@ -166,20 +193,20 @@ impl<'f> Templates<'f> {
         template
     }
 
-    fn text(&self, name: &str) -> std::io::Result<Option<(String, String)>> {
+    fn text(&self, directory: &Path, name: &str) -> std::io::Result<Option<(String, String)>> {
         if !is_template_name(name) {
             return Ok(None);
         }
-        if let Some(text) = self.files.template(&self.directory, name)? {
-            let file = self.directory.join(format!("{name}.toml"));
+        if let Some(text) = self.files.template(directory, name)? {
+            let file = directory.join(format!("{name}.toml"));
             return Ok(Some((file.display().to_string(), text)));
         }
         let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
         Ok(built_in.map(|(name, text)| (format!("built-in {name}.toml"), (*text).to_owned())))
     }
 
-    fn refuse_unknown(&self, name: &At<&str>, sink: &mut Sink) {
-        let mut names = self.files.template_names(&self.directory);
+    fn refuse_unknown(&self, directory: &Path, name: &At<&str>, sink: &mut Sink) {
+        let mut names = self.files.template_names(directory);
         names.retain(|name| is_template_name(name));
         names.extend(BUILT_IN.iter().map(|(name, _)| (*name).to_owned()));
         names.sort();
@@ -192,7 +219,7 @@ impl<'f> Templates<'f> {
         }
         mistake.help(format!(
             "templates of your own go into {}",
-            self.directory.display()
+            directory.display()
         ));
     }
 }

@@ -19,69 +19,107 @@ pub(crate) struct Traffic {
     pub(crate) remote: Vec<At<IpNet>>,
 }
 
+/// [`Traffic`] as far as it is known; the rest was reported, or depends on what was.
+#[derive(Default)]
+pub(crate) struct Sides {
+    pub(crate) local: Option<Vec<At<IpNet>>>,
+    pub(crate) remote: Option<Vec<At<IpNet>>>,
+}
+
+impl Sides {
+    /// Both sides, if both are known.
+    pub(crate) fn whole(self) -> Option<Traffic> {
+        Some(Traffic {
+            local: self.local?,
+            remote: self.remote?,
+        })
+    }
+}
+
+/// The outer address of an end.
+#[derive(Clone, Copy)]
+pub(crate) enum Outer {
+    Known(IpAddr),
+    Any,
+    /// It was reported.
+    Wrong,
+}
+
+/// A template, and where it is named.
+pub(crate) struct Named {
+    pub(crate) template: Template,
+    pub(crate) span: Span,
+}
+
 /// What the networks depend on besides the section itself.
 pub(crate) struct Surroundings<'t> {
-    pub(crate) role: Role,
-    pub(crate) template: &'t Template,
-    pub(crate) local_address: Option<IpAddr>,
-    pub(crate) remote_address: Option<IpAddr>,
-    /// Where the template is named.
-    pub(crate) policy_span: Span,
+    /// `None`: reported.
+    pub(crate) role: Option<Role>,
+    /// `None`: reported.
+    pub(crate) template: Option<&'t Named>,
+    pub(crate) local_address: Outer,
+    pub(crate) remote_address: Outer,
     /// What one side gets its addresses from, if it gets any.
     pub(crate) addresses: &'t Virtual,
 }
 
-/// Reads `traffic` and fills it up from the template. `None`: reported.
-pub(crate) fn read(
-    section: &Section<'_>,
-    around: &Surroundings<'_>,
-    sink: &mut Sink,
-) -> Option<Traffic> {
-    let defaults = around.template.default_traffic(around.role);
-    let mut side = |key| match around.addresses.side() {
-        Some(side) if side == key => assigned(section, key, around.addresses, sink),
-        Some(_) | None => named(section, key, sink),
+/// Reads `traffic` and fills it up from the template.
+pub(crate) fn read(section: &Section<'_>, around: &Surroundings<'_>, sink: &mut Sink) -> Sides {
+    let mut side = |key| match around.addresses.assigns(key) {
+        Some(true) => assigned(section, key, around.addresses, sink),
+        Some(false) => named(section, key, sink),
+        None => match named(section, key, sink) {
+            Side::Absent => Side::Unknown,
+            named => named,
+        },
     };
     let (local, remote) = (side("local"), side("remote"));
-    let mut fill =
-        |key: &str, side: Side, defaults: &[DefaultNetwork], address, other: &Side| match side {
-            Side::Named(networks) => Some(networks),
-            Side::Wrong => None,
-            Side::Absent if defaults.is_empty() => {
+    let sides = Sides {
+        local: fill(section, "local", &local, &remote, around, sink),
+        remote: fill(section, "remote", &remote, &local, around, sink),
+    };
+    if let (Some(local), Some(remote)) = (&sides.local, &sides.remote)
+        && !check([local, remote], section.span(), sink)
+    {
+        return Sides::default();
+    }
+    sides
+}
+
+/// One side, from the template if the tunnel does not name it.
+fn fill(
+    section: &Section<'_>,
+    key: &str,
+    side: &Side,
+    other: &Side,
+    around: &Surroundings<'_>,
+    sink: &mut Sink,
+) -> Option<Vec<At<IpNet>>> {
+    match side {
+        Side::Named(networks) => Some(networks.clone()),
+        Side::Unknown => None,
+        Side::Absent => {
+            let named = around.template?;
+            let (defaults, address) = match key {
+                "local" => (named.template.local(around.role)?, around.local_address),
+                _ => (named.template.remote(around.role)?, around.remote_address),
+            };
+            if defaults.is_empty() {
                 let example = format!("{key} = [\"10.1.0.0/16\"]");
                 section.missing(key, &example, sink);
-                None
+                return None;
             }
-            Side::Absent => given(key, defaults, address, other, around, sink),
-        };
-    let other_of_local = remote.clone();
-    let other_of_remote = local.clone();
-    let local = fill(
-        "local",
-        local,
-        &defaults.local,
-        around.local_address,
-        &other_of_local,
-    );
-    let remote = fill(
-        "remote",
-        remote,
-        &defaults.remote,
-        around.remote_address,
-        &other_of_remote,
-    );
-    let traffic = Traffic {
-        local: local?,
-        remote: remote?,
-    };
-    check(&traffic, section.span(), sink).then_some(traffic)
+            given(key, defaults, address, other, named, sink)
+        }
+    }
 }
 
 /// One side as the tunnel names it.
 #[derive(Clone)]
 enum Side {
     Absent,
-    Wrong,
+    /// It was reported, or depends on what was.
+    Unknown,
     Named(Vec<At<IpNet>>),
 }
 
@@ -94,9 +132,9 @@ fn assigned(section: &Section<'_>, key: &str, addresses: &Virtual, sink: &mut Si
             .help(format!(
                 "remove {key} from traffic, or the section `virtual`"
             ));
-        return Side::Wrong;
+        return Side::Unknown;
     }
-    Side::Named(addresses.everything())
+    addresses.everything().map_or(Side::Unknown, Side::Named)
 }
 
 fn named(section: &Section<'_>, key: &str, sink: &mut Sink) -> Side {
@@ -104,17 +142,17 @@ fn named(section: &Section<'_>, key: &str, sink: &mut Sink) -> Side {
         return Side::Absent;
     }
     let Some(texts) = section.texts(key, sink) else {
-        return Side::Wrong;
+        return Side::Unknown;
     };
-    if texts.value.is_empty() {
+    if texts.list.is_empty() && texts.is_whole {
         let title = format!("the {key} traffic is empty");
         sink.error(texts.span, title, "at least one network is wanted")
             .help("for example [\"10.1.0.0/16\"]");
-        return Side::Wrong;
+        return Side::Unknown;
     }
-    let mut networks: Vec<At<IpNet>> = Vec::with_capacity(texts.value.len());
-    let mut whole = true;
-    for text in &texts.value {
+    let mut networks: Vec<At<IpNet>> = Vec::with_capacity(texts.list.len());
+    let mut whole = texts.is_whole;
+    for text in &texts.list {
         let Some(value) = values::network(text, sink) else {
             whole = false;
             continue;
@@ -134,7 +172,7 @@ fn named(section: &Section<'_>, key: &str, sink: &mut Sink) -> Side {
     if whole {
         Side::Named(networks)
     } else {
-        Side::Wrong
+        Side::Unknown
     }
 }
 
@@ -142,26 +180,27 @@ fn named(section: &Section<'_>, key: &str, sink: &mut Sink) -> Side {
 fn given(
     key: &str,
     defaults: &[DefaultNetwork],
-    address: Option<IpAddr>,
+    address: Outer,
     other: &Side,
-    around: &Surroundings<'_>,
+    named: &Named,
     sink: &mut Sink,
 ) -> Option<Vec<At<IpNet>>> {
     let wanted = |network: &IpNet| match other {
         Side::Named(others) => others.iter().any(|o| same_family(&o.value, network)),
-        Side::Absent | Side::Wrong => true,
+        Side::Absent | Side::Unknown => true,
     };
     let mut networks = Vec::new();
     for default in defaults {
         let network = match (default, address) {
             (DefaultNetwork::Network(network), _) => *network,
-            (DefaultNetwork::Outer, Some(address)) => address.into(),
-            (DefaultNetwork::Outer, None) => {
-                let template = quoted(&around.template.policy.name);
+            (DefaultNetwork::Outer, Outer::Known(address)) => address.into(),
+            (DefaultNetwork::Outer, Outer::Wrong) => return None,
+            (DefaultNetwork::Outer, Outer::Any) => {
+                let template = quoted(&named.template.policy.name);
                 let title = format!(
                     "{template} takes the {key} traffic from the outer address, which is %any"
                 );
-                sink.error(around.policy_span.clone(), title, "needs an address")
+                sink.error(named.span.clone(), title, "needs an address")
                     .help(format!("give {key}.address, or traffic.{key}"));
                 return None;
             }
@@ -171,7 +210,7 @@ fn given(
     networks.retain(wanted);
     let at = |value| At {
         value,
-        span: around.policy_span.clone(),
+        span: named.span.clone(),
     };
     Some(networks.into_iter().map(at).collect())
 }
@@ -184,20 +223,20 @@ fn same_family(left: &IpNet, right: &IpNet) -> bool {
 }
 
 /// Pairs of one local and one remote network of the same family: what policies are made for.
-pub(crate) fn pairs(traffic: &Traffic) -> impl Iterator<Item = (&At<IpNet>, &At<IpNet>)> {
-    traffic.local.iter().flat_map(|local| {
-        let partners = traffic.remote.iter();
+pub(crate) fn pairs<'n>(
+    local: &'n [At<IpNet>],
+    remote: &'n [At<IpNet>],
+) -> impl Iterator<Item = (&'n At<IpNet>, &'n At<IpNet>)> {
+    local.iter().flat_map(move |local| {
+        let partners = remote.iter();
         partners
             .filter(|remote| same_family(&local.value, &remote.value))
             .map(move |remote| (local, remote))
     })
 }
 
-fn check(traffic: &Traffic, whole: Span, sink: &mut Sink) -> bool {
-    let sides = [
-        (&traffic.local, &traffic.remote, "remote"),
-        (&traffic.remote, &traffic.local, "local"),
-    ];
+fn check([local, remote]: [&[At<IpNet>]; 2], whole: Span, sink: &mut Sink) -> bool {
+    let sides = [(local, remote, "remote"), (remote, local, "local")];
     let mut good = true;
     for (networks, others, other_side) in sides {
         let lonely = |at: &&At<IpNet>| !others.iter().any(|o| same_family(&o.value, &at.value));
@@ -216,11 +255,12 @@ fn check(traffic: &Traffic, whole: Span, sink: &mut Sink) -> bool {
                 .help("traffic is protected between networks of one IP version; what has no counterpart would leave unprotected");
             good = false;
         }
+        // Both sides say the same, if each lacks what the other has.
         if !good {
-            return false;
+            break;
         }
     }
-    let count = pairs(traffic).count();
+    let count = pairs(local, remote).count();
     if count > PAIRS_MAX {
         let title = format!("{count} pairs of networks in one tunnel");
         sink.error(whole, title, format!("{PAIRS_MAX} pairs at most"))

@@ -4,12 +4,14 @@
 use std::net::IpAddr;
 
 use epochgate_controller::config::{
-    End, Identity, NatTraversal, OnStop, Role, Start, TunnelConfig, TunnelName,
+    End, EpochConfig, EspSuite, Identity, IkeSaConfig, IkeSuite, InterfaceConfig, NatTraversal,
+    OnStop, PathConfig, PingConfig, RecoveryConfig, Role, Start, TunnelConfig, TunnelName,
 };
+use ipnet::IpNet;
 
 use crate::addressing::{self, Pools, Virtual};
 use crate::algorithms;
-use crate::auth::{self, Ends};
+use crate::auth::{self, Auth, Ends};
 use crate::diagnostic::{Sink, Span, quoted};
 use crate::epoch::{read_epoch, read_ping, read_recovery};
 use crate::files::Files;
@@ -18,8 +20,8 @@ use crate::interface;
 use crate::keys::NAME_LEN_MAX;
 use crate::path;
 use crate::reader::{At, Section};
-use crate::template::Templates;
-use crate::traffic::{self, Surroundings, Traffic};
+use crate::template::{self, Templates};
+use crate::traffic::{self, Named, Outer, Surroundings, Traffic};
 use crate::values::{self, ANY, Choice, Words, read_choice, read_word};
 
 pub(crate) const ROLES: Words<Role, 2> =
@@ -38,25 +40,84 @@ pub(crate) const ON_STOPS: Choice<OnStop, 2> = Choice {
     default: 0,
 };
 
-/// A tunnel that is right in itself, with the places that checks between tunnels point at.
+/// Keys of a tunnel whose mistyping would make two tunnels look as if they had the same peer.
+const PEER_KEYS: [&str; 6] = ["nat-t", "path", "ike", "algorithms", "virtual", "ppk"];
+
+/// What checks between tunnels look at: as much of a tunnel as is right, and the places that they
+/// point at.
 pub(crate) struct Draft {
-    pub(crate) config: TunnelConfig,
+    pub(crate) name: TunnelName,
     pub(crate) name_span: Span,
     pub(crate) remote_id_span: Span,
-    pub(crate) traffic: Traffic,
+    /// `None`: not known.
+    pub(crate) traffic: Option<Traffic>,
+    /// Routes may tell its traffic from others': it has an interface, right or wrong.
+    pub(crate) is_routed: bool,
+    pub(crate) interface: Option<InterfaceConfig>,
+    /// Whole where nothing was reported. Else right in what concerns the peer
+    /// ([`TunnelConfig::shares_peer_with`]); `None`: not even that.
+    pub(crate) config: Option<TunnelConfig>,
 }
 
-/// Reads one tunnel. `None`: something was reported.
+/// What a tunnel needs besides its own sections.
+pub(crate) struct Around<'a, 'f> {
+    pub(crate) pools: &'a Pools,
+    pub(crate) templates: &'a mut Templates<'f>,
+    pub(crate) files: &'f dyn Files,
+}
+
+/// Reads one tunnel, and goes on after each mistake.
 pub(crate) fn read(
     name: &At<&str>,
     section: &Section<'_>,
-    pools: &Pools,
-    templates: &mut Templates<'_>,
-    files: &dyn Files,
+    around: &mut Around<'_, '_>,
     sink: &mut Sink,
-) -> Option<Draft> {
-    let before = sink.count();
+) -> Draft {
     check_name(name, sink);
+    let suites = section.section("algorithms", sink);
+    let peer = read_peer(section, &suites, around, sink);
+    let (child, mut traffic) = read_child(section, &suites, &peer, around, sink);
+    if let Some(traffic) = &mut traffic
+        && peer.addresses.addressing.pools().is_some()
+    {
+        // Known once they are leased; the pools' own networks are nobody's policies.
+        traffic.remote.clear();
+    }
+    Draft {
+        name: TunnelName(name.value.into()),
+        name_span: name.span.clone(),
+        remote_id_span: peer.remote_id_span.clone(),
+        is_routed: section.has("interface") || section.may_mean("interface"),
+        interface: child.interface.clone(),
+        config: assemble(name, peer, child, traffic.as_ref()),
+        traffic,
+    }
+}
+
+/// What the tunnels of one IKE SA have in common, as far as it could be read.
+struct Peer {
+    role: Option<Role>,
+    start: Option<At<Start>>,
+    local: ReadEnd,
+    remote: ReadEnd,
+    remote_id_span: Span,
+    auth: Option<Auth>,
+    nat_traversal: NatTraversal,
+    path: PathConfig,
+    addresses: Virtual,
+    ike_sa: IkeSaConfig,
+    ike: IkeSuite,
+    /// Nothing of it was reported.
+    is_right: bool,
+}
+
+fn read_peer(
+    section: &Section<'_>,
+    suites: &Section<'_>,
+    around: &Around<'_, '_>,
+    sink: &mut Sink,
+) -> Peer {
+    let before = sink.count();
     let role = read_word(section, "role", &ROLES, sink).map(|role| role.value);
     if !section.has("role") {
         section.missing("role", "role = \"client\" or role = \"server\"", sink);
@@ -79,99 +140,141 @@ pub(crate) fn read(
         local_id: local.id.as_ref(),
         ppk: &section.section("ppk", sink),
     };
-    let auth = auth::read(&ends, files, sink);
+    let auth = auth::read(&ends, around.files, sink);
     check_outer_families(&local, &remote, sink);
     let start = read_word(section, "start", &STARTS, sink);
     check_reachable(section, role, &remote, start.as_ref(), sink);
     let nat_traversal = read_choice(section, "nat-t", &NAT_TRAVERSALS, sink);
-    let on_stop = read_choice(section, "on-stop", &ON_STOPS, sink);
-
-    let addresses = addressing::read(
-        &section.section("virtual", sink),
+    let addresses = addressing::read(section, role, start.as_ref(), around.pools, sink);
+    let path = path::read(&section.section("path", sink), sink);
+    let ike_sa = ike_sa::read(&section.section("ike", sink), sink);
+    let ike = algorithms::read_ike(&suites.section("ike", sink), sink);
+    let may_differ = PEER_KEYS.iter().any(|key| section.may_mean(key)) || suites.may_mean("ike");
+    Peer {
         role,
-        start.as_ref(),
-        pools,
-        sink,
-    );
-    let policy = section.text("policy", sink);
+        start,
+        local,
+        remote_id_span: remote
+            .id
+            .as_ref()
+            .map_or(section.span(), |id| id.span.clone()),
+        remote,
+        auth,
+        nat_traversal,
+        path,
+        addresses,
+        ike_sa,
+        ike,
+        is_right: sink.count() == before && !may_differ,
+    }
+}
+
+/// What is of each tunnel alone, besides its traffic, as far as it could be read.
+struct Child {
+    template: Option<Named>,
+    on_stop: OnStop,
+    interface: Option<InterfaceConfig>,
+    ping: PingConfig,
+    epoch: EpochConfig,
+    recovery: RecoveryConfig,
+    esp: EspSuite,
+}
+
+fn read_child(
+    section: &Section<'_>,
+    suites: &Section<'_>,
+    peer: &Peer,
+    around: &mut Around<'_, '_>,
+    sink: &mut Sink,
+) -> (Child, Option<Traffic>) {
+    let template = read_policy(section, around.templates, sink);
+    let surroundings = Surroundings {
+        role: peer.role,
+        template: template.as_ref(),
+        local_address: peer.local.outer(),
+        remote_address: peer.remote.outer(),
+        addresses: &peer.addresses,
+    };
+    let sides = traffic::read(&section.section("traffic", sink), &surroundings, sink);
+    let (epoch, lifetime) = read_epoch(&section.section("epoch", sink), peer.role, sink);
+    let ping_section = section.section("ping", sink);
+    check_ping_source(&ping_section, &peer.addresses, sink);
+    let ping = read_ping(&ping_section, &sides, &lifetime, sink);
+    let child = Child {
+        template,
+        on_stop: read_choice(section, "on-stop", &ON_STOPS, sink),
+        interface: interface::read(section, sink),
+        ping,
+        epoch,
+        recovery: read_recovery(&section.section("recovery", sink), sink),
+        esp: algorithms::read_esp(&suites.section("esp", sink), sink),
+    };
+    (child, sides.whole())
+}
+
+fn read_policy(
+    section: &Section<'_>,
+    templates: &mut Templates<'_>,
+    sink: &mut Sink,
+) -> Option<Named> {
     if !section.has("policy") {
         section.missing("policy", "policy = \"site-to-site\"", sink);
     }
-    let template = policy.and_then(|name| {
-        let template = templates.find(&name, sink)?;
-        Some((template, name.span))
-    });
-    let traffic_section = section.section("traffic", sink);
-    let traffic = match (role, &template) {
-        (Some(role), Some((template, policy_span))) if !addresses.is_wrong => {
-            let around = Surroundings {
-                role,
-                template,
-                local_address: local.address.value,
-                remote_address: remote.address.value,
-                policy_span: policy_span.clone(),
-                addresses: &addresses,
-            };
-            traffic::read(&traffic_section, &around, sink)
-        }
-        _ => None,
-    };
-    let interface = interface::read(section, sink);
-    let path = path::read(&section.section("path", sink), sink);
-    let epoch = read_epoch(&section.section("epoch", sink), role, sink);
-    let recovery = read_recovery(&section.section("recovery", sink), sink);
-    let ping_section = section.section("ping", sink);
-    check_ping_source(&ping_section, &addresses, sink);
-    let ping = read_ping(&ping_section, traffic.as_ref(), &epoch, sink);
-    let ike_sa = ike_sa::read(&section.section("ike", sink), sink);
-    let suites = section.section("algorithms", sink);
-    let ike = algorithms::read_ike(&suites.section("ike", sink), sink);
-    let esp = algorithms::read_esp(&suites.section("esp", sink), sink);
+    let name = section.text("policy", sink)?;
+    let template = templates.find(&name, sink)?;
+    Some(Named {
+        template,
+        span: name.span,
+    })
+}
 
-    if sink.count() > before {
+/// `None`: something that concerns the peer was reported.
+fn assemble(
+    name: &At<&str>,
+    peer: Peer,
+    child: Child,
+    traffic: Option<&Traffic>,
+) -> Option<TunnelConfig> {
+    let (role, auth) = (peer.role?, peer.auth?);
+    if !peer.is_right {
         return None;
     }
-    let (role, mut traffic, (template, _)) = (role?, traffic?, template?);
-    if addresses.addressing.pools().is_some() {
-        // Known once they are leased; the pools' own networks are nobody's policies.
-        traffic.remote.clear();
-    }
-    let auth = auth?;
-    let (local_id, remote_id) = (local.id.map(|at| at.value).or(auth.subject)?, remote.id?);
-    let networks = |side: &[At<_>]| side.iter().map(|at| at.value).collect();
-    let config = TunnelConfig {
+    let local_id = peer.local.id.map(|at| at.value).or(auth.subject)?;
+    let networks = |side: fn(&Traffic) -> &Vec<At<IpNet>>| {
+        let known = traffic.map(side).into_iter().flatten();
+        known.map(|at| at.value).collect()
+    };
+    Some(TunnelConfig {
         name: TunnelName(name.value.into()),
         role,
         local: End {
-            address: local.address.value,
+            address: peer.local.address.value,
             id: local_id,
         },
         remote: End {
-            address: remote.address.value,
-            id: remote_id.value,
+            address: peer.remote.address.value,
+            id: peer.remote.id?.value,
         },
         auth: auth.config,
-        local_traffic: networks(&traffic.local),
-        remote_traffic: networks(&traffic.remote),
-        template: template.policy,
-        start: start.map_or(default_start(role, &addresses), |start| start.value),
-        addressing: addresses.addressing,
-        nat_traversal,
-        on_stop,
-        interface,
-        path,
-        ping,
-        epoch,
-        recovery,
-        ike_sa,
-        ike,
-        esp,
-    };
-    Some(Draft {
-        config,
-        name_span: name.span.clone(),
-        remote_id_span: remote_id.span,
-        traffic,
+        local_traffic: networks(|traffic| &traffic.local),
+        remote_traffic: networks(|traffic| &traffic.remote),
+        template: child
+            .template
+            .map_or_else(template::unknown, |named| named.template.policy),
+        start: peer
+            .start
+            .map_or(default_start(role, &peer.addresses), |start| start.value),
+        addressing: peer.addresses.addressing,
+        nat_traversal: peer.nat_traversal,
+        on_stop: child.on_stop,
+        interface: child.interface,
+        path: peer.path,
+        ping: child.ping,
+        epoch: child.epoch,
+        recovery: child.recovery,
+        ike_sa: peer.ike_sa,
+        ike: peer.ike,
+        esp: child.esp,
     })
 }
 
@@ -187,11 +290,9 @@ fn default_start(role: Role, addresses: &Virtual) -> Start {
 
 /// Pings come from the assigned address, which nobody knows before.
 fn check_ping_source(section: &Section<'_>, addresses: &Virtual, sink: &mut Sink) {
-    if addresses.addressing.request().is_some()
-        && let Some(source) = section.text("source", sink)
-    {
+    if addresses.addressing.request().is_some() && section.has("source") {
         let title = "pings of a tunnel with virtual addresses have a source already";
-        sink.error(source.span, title, "fixed here")
+        sink.error(section.span_of("source"), title, "fixed here")
             .also(addresses.span.clone(), "assigned by the server")
             .help("remove `ping.source`: they come from the address that the server assigns");
     }
@@ -219,6 +320,16 @@ struct ReadEnd {
     is_any: bool,
     /// `None`: reported.
     id: Option<At<Identity>>,
+}
+
+impl ReadEnd {
+    fn outer(&self) -> Outer {
+        match self.address.value {
+            Some(address) => Outer::Known(address),
+            None if self.is_any => Outer::Any,
+            None => Outer::Wrong,
+        }
+    }
 }
 
 fn read_end(section: &Section<'_>, example_id: &str, sink: &mut Sink) -> ReadEnd {

@@ -7,7 +7,7 @@ use epochgate_controller::config::Identity;
 use epochgate_controller::distinguished_name::DistinguishedName;
 use ipnet::IpNet;
 
-use crate::diagnostic::{Sink, listed, nearest, quoted};
+use crate::diagnostic::{Sink, Span, listed, nearest, quoted};
 use crate::keys::{Bounds, DISTINGUISHED_NAME_LEN_MAX, IDENTITY_LEN_MAX};
 use crate::reader::{At, Section};
 
@@ -47,16 +47,27 @@ pub fn shown_duration(duration: Duration) -> String {
     }
 }
 
+/// What a key says, or its default.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
+    /// The key is there and was reported: the value is only its default, and says nothing about
+    /// other settings.
+    pub(crate) is_wrong: bool,
+}
+
 /// The duration of `key`, or its default; inside its bounds.
 pub(crate) fn read_duration(
     section: &Section<'_>,
     key: &str,
     bounds: Bounds<Duration>,
     sink: &mut Sink,
-) -> At<Duration> {
-    let default = At {
+) -> Setting<Duration> {
+    let default = Setting {
         value: bounds.default,
-        span: section.span(),
+        span: section.span_of(key),
+        is_wrong: section.has(key),
     };
     let Some(text) = section.text(key, sink) else {
         return default;
@@ -77,9 +88,10 @@ pub(crate) fn read_duration(
         sink.error(text.span, title, format!("must be {range}"));
         return default;
     }
-    At {
+    Setting {
         value,
-        span: text.span,
+        is_wrong: false,
+        ..default
     }
 }
 
@@ -89,17 +101,26 @@ pub(crate) fn read_number(
     key: &str,
     bounds: Bounds<u32>,
     sink: &mut Sink,
-) -> u32 {
+) -> Setting<u32> {
+    let default = Setting {
+        value: bounds.default,
+        span: section.span_of(key),
+        is_wrong: section.has(key),
+    };
     let Some(number) = section.number(key, sink) else {
-        return bounds.default;
+        return default;
     };
     match u32::try_from(number.value) {
-        Ok(value) if (bounds.least..=bounds.most).contains(&value) => value,
+        Ok(value) if (bounds.least..=bounds.most).contains(&value) => Setting {
+            value,
+            is_wrong: false,
+            ..default
+        },
         _ => {
             let title = format!("{} is out of bounds", quoted(key));
             let range = format!("must be {} to {}", bounds.least, bounds.most);
             sink.error(number.span, title, range);
-            bounds.default
+            default
         }
     }
 }
@@ -200,9 +221,9 @@ pub(crate) fn read_listed<T: Copy + PartialEq>(
     sink: &mut Sink,
 ) -> Option<At<Vec<T>>> {
     let texts = section.texts(key, sink)?;
-    let mut values = Vec::with_capacity(texts.value.len());
-    let mut whole = true;
-    for text in &texts.value {
+    let mut values = Vec::with_capacity(texts.list.len());
+    let mut whole = texts.is_whole;
+    for text in &texts.list {
         if let Some(why) = vocabulary.weakness(text.value) {
             let title = format!("{} is too weak", quoted(text.value));
             sink.error(text.span.clone(), title, "not supported")

@@ -241,6 +241,73 @@ mistakes! {
     two_tunnels_that_a_responder_confuses: and(
         &(second("branch.example", "10.7.0.0/16", "10.8.0.0/16") + "nat-t = \"off\"\n"),
     ),
+    a_wrong_role_hides_nothing: refused(
+        &(RIGHT
+            .replace("client", "initiator")
+            .replace("10.1.0.0/16", "10.1.2.3/16")
+            .replace("/good.psk", "/locked.psk")
+            .replace("policy", "colour  = \"blue\"\npolicy")
+            + "virtual = { request = [\"ipv5\"] }\n[tunnel.branch.ping]\ntarget = \"10.9.0.1\"\n"),
+    ),
+    wrong_algorithms_hide_nothing: refused(
+        &(RIGHT.replace("[\"10.2.0.0/16\"]", "[\"10.2.0.0/33\", 5]").replace("id = \"hq.example\"", "id = \"@hq\"")
+            + "[tunnel.branch.algorithms]\n\
+               ike = { cipher = [5, \"aes256gmc16\"], prf = [\"hmac-md5\"], group = [\"modp1024\", \"x25519\"] }\n\
+               esp = { cipher = [], group = [\"p265\"], esn = \"on\", replay-window = 8 }\n\
+               [tunnel.branch.epoch]\nlifetime = \"1w\"\ndrain = \"2s\"\n"),
+    ),
+    a_missing_policy_hides_nothing: refused(
+        &(RIGHT.replace("policy  = \"site-to-site\"\n", "").replace("[\"10.1.0.0/16\"]", "[\"2001:db8::/32\"]")
+            + "[tunnel.branch.ping]\nsource = \"10.1.0.1\"\n"),
+    ),
+    a_wrong_side_hides_nothing_of_the_other: refused(
+        &(RIGHT.replace("[\"10.1.0.0/16\"]", "\"10.1.0.0/16\"")
+            + "[tunnel.branch.ping]\nsource = \"10.9.0.1\"\ntarget = \"10.9.0.1\"\n"),
+    ),
+    a_wrong_template_directory_is_one_mistake: refused(
+        &(RIGHT.replace("site-to-site", "own") + "[daemon]\npolicies = \"policies\"\n"),
+    ),
+    a_wrong_outer_address_is_one_mistake: refused(
+        "[tunnel.pair]\nrole = \"client\"\nlocal = { address = \"10.0.0.300\", id = \"a\", psk-file = \"/good.psk\" }\n\
+         remote = { address = \"203.0.113.1\" }\npolicy = \"host-to-host\"\n",
+    ),
+    settings_that_are_wrong_are_not_compared: and(
+        "[tunnel.branch.ping]\ninterval = \"1ms\"\nattempts = 100\n\
+         [tunnel.branch.epoch]\nlifetime = \"20s\"\n\
+         [tunnel.branch.recovery]\nback-off = \"50\"\nback-off-max = \"100ms\"\n\
+         [ike]\ncookie-threshold = 2000\nhalf-open-max = -1\n",
+    ),
+    a_wrong_pool_hides_nothing: pooled("[\"10.99.0.0/24\"]", "[\"10.99.0.1/24\", \"2001:db8::/129\", 5]"),
+    pools_by_a_wrong_name_are_one_mistake: pooled("[pool.staff]", "[pools.staff]"),
+    a_pre_shared_key_beside_certificates_hides_nothing: refused(
+        &(CERTIFIED.replace("cert =", "psk-file = 5, cert =").replace("/gate.pem", "/none.pem").replace("/gate.key", "/none.key")
+            .replace("ca = [\"/ca.pem\"]", "ca = [\"/none.pem\", 5], crl = [\"/none.crl\"], stale-crl = \"maybe\"")
+            + "[tunnel.branch.ppk]\nid = \"\"\nfile = \"/short.psk\"\n"),
+    ),
+    an_open_secret_may_be_too_short_as_well: with("/good.psk", "/open-and-short.psk"),
+    a_wrong_user_hides_nothing: refused(
+        &(CERTIFIED.replace("cert = \"/gate.pem\", key = \"/gate.key\"", "eap-user = \"a:b\", eap-password-file = \"/none.password\"")
+            .replace("ca = [\"/ca.pem\"]", "eap-users-file = \"/bad.users\"")
+            + "[tunnel.branch.ppk]\nfile = \"/none.ppk\"\n"),
+    ),
+    a_wrong_tunnel_is_compared_with_others: first_of_two(
+        &(second("branch.example", "10.1.0.0/16", "10.2.0.0/16") + "nat-t = \"off\"\n"),
+        &[("site-to-site", "nowhere"), ("remote = [\"10.2.0.0/16\"] }", "remote = [\"10.2.0.0/16\"] }\nping = { attempts = 0 }")],
+    ),
+    a_mistyped_setting_is_not_compared: first_of_two(
+        &(second("branch.example", "10.7.0.0/16", "10.8.0.0/16") + "nat-t = \"off\"\n"),
+        &[("policy", "nat_t   = \"off\"\npolicy")],
+    ),
+    the_same_traffic_in_three_tunnels: refused(
+        &(RIGHT.to_owned()
+            + &second("b.example", "10.3.0.0/16", "10.4.0.0/16")
+            + &second("c.example", "10.1.0.0/16\", \"10.3.0.0/16", "10.2.0.0/16\", \"10.4.0.0/16").replace("annex", "third")),
+    ),
+    one_lonely_network_among_too_many: refused(
+        &nine_times_nine().replace("local = [", "local = [\"2001:db8::/32\", "),
+    ),
+    the_same_mistake_of_syntax_twice: refused("[tunnel.a]\nrole = client\n[tunnel.b]\nrole = server\nstart = always\n"),
+    keys_that_are_there_twice_in_two_tables: refused("[tunnel.a]\nrole = 1\nrole = 2\nstart = 1\nstart = 2\n[tunnel.b]\nrole = 1\nrole = 2\n[tunnel.a]\nrole = 3\nstart = 3\n"),
     several_mistakes_at_once: refused(
         &RIGHT
             .replace("client", "cliend")
@@ -248,6 +315,16 @@ mistakes! {
             .replace("/good.psk", "/none.psk")
             .replace("policy", "policie"),
     ),
+}
+
+/// [`RIGHT`] and another tunnel, with some mistakes in the first one.
+fn first_of_two(other: &str, mistakes: &[(&str, &str)]) -> String {
+    let mut first = RIGHT.to_owned();
+    for (old, new) in mistakes {
+        assert!(first.contains(old), "{old}");
+        first = first.replace(old, new);
+    }
+    refused(&format!("{first}{other}"))
 }
 
 /// Another tunnel to the same server.
@@ -260,16 +337,18 @@ fn second(id: &str, local: &str, remote: &str) -> String {
 }
 
 fn nine_times_nine_networks() -> String {
+    refused(&nine_times_nine())
+}
+
+fn nine_times_nine() -> String {
     let nets = |second: u8| {
         let nets = (0..9).map(|third| format!("\"10.{second}.{third}.0/24\""));
         nets.collect::<Vec<_>>().join(", ")
     };
     let (local, remote) = (nets(1), nets(2));
-    refused(
-        &RIGHT
-            .replace("\"10.1.0.0/16\"", &local)
-            .replace("\"10.2.0.0/16\"", &remote),
-    )
+    RIGHT
+        .replace("\"10.1.0.0/16\"", &local)
+        .replace("\"10.2.0.0/16\"", &remote)
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl Files for Memory {
             "/crlf.psk" => (format!("{SECRET}\r\n"), 0o640),
             "/two-line-ends.psk" => (format!("{SECRET}\n\n"), 0o400),
             "/open.psk" => (format!("{SECRET}\n"), 0o644),
+            "/open-and-short.psk" => ("short".to_owned(), 0o644),
             "/short.psk" => ("short".to_owned(), 0o600),
             "/long.psk" => ("x".repeat(1025), 0o600),
             "/locked.psk" => return Err(io::Error::from_raw_os_error(EACCES)),
