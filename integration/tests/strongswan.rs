@@ -149,6 +149,8 @@ fn without_anything_to_ping_the_tunnel_stays_held_and_says_what_to_set() {
     let client = net.documented_client(&config);
 
     let held = from_client(&net, 4000).count(20).start();
+    let up = client.command(&["up", "branch"]);
+    assert_eq!(up.status.code(), Some(1), "not when its time is over");
     let tunnel = client.wait_for("branch", LIMIT, |tunnel| {
         let reason = tunnel["reason"].as_str().unwrap_or_default();
         reason.contains("set `ping.target`")
@@ -160,7 +162,12 @@ fn without_anything_to_ping_the_tunnel_stays_held_and_says_what_to_set() {
     assert_eq!(held.arrived(), 0);
     let tunnel = client.wait_for("branch", LIMIT, |_| true);
     assert_eq!(tunnel["gate"], "held");
-    println!("status: {}", tunnel["reason"]);
+    let reason = tunnel["reason"].as_str().expect("a reason");
+    println!("status: {reason}");
+    let up = client.command(&["up", "branch"]);
+    assert_eq!(up.status.code(), Some(1), "not when its time is over");
+    let said = String::from_utf8_lossy(&up.stderr);
+    assert_eq!(said.trim_end(), format!("tunnel branch: {reason}"));
 
     // Told what to ping, it opens without losing what it held.
     client.rewrite_config(&sample("epochgate-client"));

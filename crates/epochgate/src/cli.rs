@@ -55,6 +55,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a tunnel and wait until its traffic passes.
+    ///
+    /// It ends with exit status 1 when attempts have failed, and at once when the tunnel can't come up
+    /// without somebody: there is nothing to ping, or a policy of somebody else is in its way.
     Up {
         /// The tunnel's name.
         tunnel: String,

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::epoch::{Check, Epoch, Probe, Stage};
+use super::ladder::Effort;
 use super::policies::Pair;
 use super::proof::{AWAIT_PATIENCE, AWAIT_POLL, random};
-use super::{Awaited, Context, Tunnel};
+use super::{Awaited, Context, Tunnel, Wish};
 use crate::Timestamp;
 use crate::config::BUSY_PATIENCE;
 use crate::event::{EpochNumber, EventKind};
 use crate::ike::Side;
-use crate::io::{ControlPing, Output, PingNonce, XfrmOp};
+use crate::io::{CommandOutcome, ControlPing, Output, PingNonce, XfrmOp};
 use crate::outbox::Owner;
 
 /// How many times `ping.attempts` pings an epoch gets that the peer started, while another is open.
@@ -25,6 +26,10 @@ const HASTE_ROUND_TRIPS: u32 = 3;
 
 /// But at least this long, for hosts that are busy.
 const HASTE_MIN: Duration = Duration::from_millis(20);
+
+/// Neither the peer nor the configuration says what to ping.
+const NOTHING_TO_PING: &str = "there is nothing to ping: the peer announces no address; set \
+                               `ping.target` to an address behind the peer that answers pings";
 
 /// Interval of pings on an epoch that failed, is in doubt or is awaited in vain, if `ping.interval` is shorter.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
@@ -274,6 +279,31 @@ impl Tunnel {
         if failed {
             self.epoch_failed(reason, cx);
         }
+        self.tell_hopeless(cx);
+    }
+
+    /// Tells operators who wait for the gate to open that it won't, if that is certain: every epoch
+    /// that there is could be proven by a ping alone, and neither its peer nor the configuration says
+    /// what to ping. Who can't ping because an address of this host is missing is not told, since
+    /// that may come by itself.
+    pub(super) fn tell_hopeless(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.effort, Effort::Rest) || self.takes_anything() {
+            return;
+        }
+        let is_hopeless = |epoch: &Epoch| {
+            matches!(epoch.stage, Stage::Proving(_)) && self.ping_target(Some(epoch)).is_none()
+        };
+        let is_candidate = |epoch: &&Epoch| epoch.is_candidate();
+        let mut candidates = self.epochs.iter().filter(is_candidate).peekable();
+        if candidates.peek().is_none() || !candidates.all(is_hopeless) {
+            return;
+        }
+        let text = format!("tunnel {}: {NOTHING_TO_PING}", self.config.name);
+        self.answer_all(
+            |wish| matches!(wish, Wish::Open),
+            &CommandOutcome::Failed(text),
+            cx,
+        );
     }
 
     /// Who pings whom: what the peer announces when it is epochgate, else `ping.target`.
@@ -282,13 +312,9 @@ impl Tunnel {
         epoch: &Epoch,
         cx: &Context<'_>,
     ) -> Result<(IpAddr, IpAddr), NoPing> {
-        let target = self.ping_target(Some(epoch)).ok_or_else(|| {
-            NoPing::NotHere(
-                "there is nothing to ping: the peer announces no address; set `ping.target` to an \
-                 address behind the peer that answers pings"
-                    .into(),
-            )
-        })?;
+        let target = self
+            .ping_target(Some(epoch))
+            .ok_or_else(|| NoPing::NotHere(NOTHING_TO_PING.into()))?;
         let same_family = |source: &IpAddr| source.is_ipv4() == target.is_ipv4();
         let source = self
             .config

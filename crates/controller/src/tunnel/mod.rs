@@ -264,6 +264,7 @@ impl Tunnel {
         self.wanted = true;
         self.failures = 0;
         self.pursue("asked for", cx);
+        self.tell_hopeless(cx);
     }
 
     /// The operator wants a new epoch.

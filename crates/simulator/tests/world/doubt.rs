@@ -1,7 +1,8 @@
 //! An open epoch that stops working.
 
-use epochgate_controller::config::NatTraversal;
+use epochgate_controller::config::{NatTraversal, Proof};
 use epochgate_controller::event::EventKind;
+use epochgate_controller::io::{Command, CommandOutcome};
 use epochgate_controller::status::GateStatus;
 use epochgate_ike_wire::ExchangeType;
 use epochgate_simulator::network::{Matching, Rule};
@@ -197,6 +198,55 @@ fn nothing_to_ping_keeps_the_tunnel_held_and_says_what_to_set() -> Outcome {
         "{}",
         status.reason
     );
+    Ok(())
+}
+
+#[test]
+fn who_asks_for_a_tunnel_with_nothing_to_ping_is_told_so_at_once() -> Outcome {
+    for asks_later in [false, true] {
+        let mut plan = Plan::default();
+        plan.server_inner.clear();
+        let mut pair = plan.start(60, crypto())?;
+        if asks_later {
+            pair.upward(SECOND);
+            pair.world.run_for(10 * SECOND)?;
+        }
+        let up = pair
+            .world
+            .command(pair.client, Command::Up(pair.name.clone()));
+        pair.world.run_for(SECOND)?;
+        let reason = pair.status(pair.client).unwrap().reason;
+        assert!(reason.contains("set `ping.target`"), "{reason}");
+        let answer = pair.world.node(pair.client).answer(up);
+        let told = CommandOutcome::Failed(format!("tunnel branch: {reason}"));
+        assert_eq!(answer, Some(&told));
+    }
+    Ok(())
+}
+
+#[test]
+fn who_asks_for_a_tunnel_waits_while_it_may_yet_open_by_itself() -> Outcome {
+    let mut plan = Plan::default();
+    plan.server_inner.clear();
+    plan.client.ping.proof = Proof::AnyInbound;
+    let mut speaks = plan.start(61, crypto())?;
+    let mut plan = Plan::default();
+    let inner = std::mem::take(&mut plan.client_inner);
+    let mut moves_in = plan.start(62, crypto())?;
+    let ups = [&mut speaks, &mut moves_in].map(|pair| {
+        let name = pair.name.clone();
+        pair.world.command(pair.client, Command::Up(name))
+    });
+    speaks.world.run_for(10 * SECOND)?;
+    moves_in.world.run_for(10 * SECOND)?;
+    for (pair, up) in [&speaks, &moves_in].into_iter().zip(ups) {
+        assert_eq!(pair.gate(pair.client), Some(GateStatus::Held));
+        assert_eq!(pair.world.node(pair.client).answer(up), None);
+    }
+    moves_in.world.set_addresses(moves_in.client, &inner);
+    moves_in.await_open(SECOND)?;
+    let answer = moves_in.world.node(moves_in.client).answer(ups[1]);
+    assert_eq!(answer, Some(&CommandOutcome::Done));
     Ok(())
 }
 
