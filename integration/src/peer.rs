@@ -10,6 +10,7 @@ use crate::topology::{CLIENT_NET, SERVER, SERVER_NET};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -101,6 +102,21 @@ pub fn write_configuration(host: &Host, config: &str) -> PathBuf {
     host.folder().join("epochgate.toml")
 }
 
+/// The options of `epochgated` that say where it has its files on this host.
+pub fn daemon_options(host: &Host) -> [OsString; 8] {
+    let own = |name: &str| host.folder().join(name).into();
+    [
+        "--config".into(),
+        own("epochgate.toml"),
+        "--socket".into(),
+        own("control.sock"),
+        "--state".into(),
+        own("state"),
+        "--policies".into(),
+        policies().into(),
+    ]
+}
+
 /// A running `epochgated`.
 #[derive(Debug)]
 pub struct Epochgate {
@@ -164,19 +180,10 @@ impl Epochgate {
     fn try_start_as(mut command: Command, host: &Host, config: &str) -> Result<Self, Refusal> {
         write_psk(host);
         write_config(host, config);
-        let folder = host.folder();
-        let socket = folder.join("control.sock");
+        let socket = host.folder().join("control.sock");
         // A socket that a killed daemon left would answer nobody.
         let _ = fs::remove_file(&socket);
-        command
-            .arg("--config")
-            .arg(folder.join("epochgate.toml"))
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--state")
-            .arg(folder.join("state"))
-            .arg("--policies")
-            .arg(policies());
+        command.args(daemon_options(host));
         let mut process = Process::start(host, "epochgated", &mut command);
         // It answers once the policies of all tunnels are in the kernel, and listens before.
         let answers = || {

@@ -7,7 +7,9 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::capture::Record;
-use epochgate_integration::peer::{Refusal, built, client_config, policies, server_config};
+use epochgate_integration::peer::{
+    Refusal, built, client_config, daemon_options, policies, server_config,
+};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER, SERVER_INNER};
 use epochgate_integration::traffic::RunningFlow;
 use epochgate_integration::{Epochgate, Host, Packet, Topology, UdpFlow, Watch};
@@ -169,20 +171,12 @@ fn refused(host: &Host) -> Refusal {
 
 /// Runs the daemon as root without one capability.
 fn without(host: &Host, capability: &str) -> Output {
-    let folder = host.folder();
     host.output(
         Command::new("setpriv")
             .arg(format!("--bounding-set=-{capability}"))
             .arg(format!("--inh-caps=-{capability}"))
             .arg(built("epochgated"))
-            .arg("--config")
-            .arg(folder.join("epochgate.toml"))
-            .arg("--socket")
-            .arg(folder.join("control.sock"))
-            .arg("--state")
-            .arg(folder.join("state"))
-            .arg("--policies")
-            .arg(policies()),
+            .args(daemon_options(host)),
     )
 }
 

@@ -9,7 +9,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::net::Host;
-use epochgate_integration::peer::{built, client_config, policies as templates, server_config};
+use epochgate_integration::peer::{built, client_config, daemon_options, server_config};
 use epochgate_integration::tables::{our_policies, our_states, policies, states};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER, SERVER_INNER};
 use epochgate_integration::{Epochgate, ManualTunnel, Topology, UdpFlow};
@@ -32,18 +32,10 @@ fn routed(role: &str, ends: &str, local: &str, remote: &str) -> String {
 }
 
 fn remove_leftovers(host: &Host) -> Output {
-    let folder = host.folder();
     host.output(
         Command::new(built("epochgated"))
             .arg("--remove-leftovers")
-            .arg("--config")
-            .arg(folder.join("epochgate.toml"))
-            .arg("--socket")
-            .arg(folder.join("control.sock"))
-            .arg("--state")
-            .arg(folder.join("state"))
-            .arg("--policies")
-            .arg(templates()),
+            .args(daemon_options(host)),
     )
 }
 

@@ -8,7 +8,7 @@
 #![cfg(feature = "kernel")]
 
 use epochgate_integration::fault::Fault;
-use epochgate_integration::peer::{built, client_config, policies, server_config};
+use epochgate_integration::peer::{built, client_config, daemon_options, server_config};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
 use epochgate_integration::{Epochgate, Host, Packets, Topology, UdpFlow};
 use serde_json::Value;
@@ -349,15 +349,8 @@ fn the_service_manager_hears_of_start_tunnels_watchdog_reload_and_stop() {
     let socket = UnixDatagram::bind(folder.join("notify")).expect("its folder");
     socket.set_read_timeout(Some(LIMIT)).expect("a time");
     let mut command = Command::new(built("epochgated"));
-    for (option, value) in [
-        ("--config", folder.join("epochgate.toml")),
-        ("--socket", folder.join("control.sock")),
-        ("--state", folder.join("state")),
-        ("--policies", policies()),
-    ] {
-        command.arg(option).arg(value);
-    }
     command
+        .args(daemon_options(&net.client))
         .env("NOTIFY_SOCKET", folder.join("notify"))
         .env("WATCHDOG_USEC", "500000")
         .stderr(File::create(folder.join("notified.log")).expect("its folder"));
