@@ -17,13 +17,12 @@ use crate::kernel::Kernel;
 use crate::leftovers;
 use crate::log;
 use crate::ping::Pinger;
-use crate::route::Routes;
+use crate::route_netlink::RouteNetlink;
 use crate::settings::Settings;
 use crate::shell::{Hands, Shell, Sources};
 use crate::startup::{self, Lock, StartError};
 use crate::sysctl::LarvalDrop;
 use crate::udp::IkeSockets;
-use crate::virtual_address::VirtualAddresses;
 
 /// Something failed at run time.
 const FAILED: u8 = 1;
@@ -94,20 +93,9 @@ async fn run(
     let sockets = IkeSockets::open().map_err(startup::explain)?;
     let pinger = Pinger::open().map_err(StartError::Ping)?;
 
-    let (connection, handle, _) =
-        rtnetlink::new_connection_with_strict_check().map_err(|error| StartError::System {
-            action: "cannot open a route netlink socket",
-            error,
-        })?;
-    let routing = tokio::spawn(connection);
-    kernel.use_links(handle.clone());
-    let routes = Routes::open(handle.clone())
-        .await
-        .map_err(StartError::Routing)?;
-    let virtual_addresses = VirtualAddresses::open(handle.clone(), &settings.daemon.state_dir)
-        .await
-        .map_err(StartError::Routing)?;
-    let addresses = Addresses::watch(handle).map_err(|error| StartError::System {
+    let netlink = RouteNetlink::open(&mut kernel)?;
+    let (routes, virtual_addresses) = netlink.tables(&settings.daemon.state_dir).await?;
+    let addresses = Addresses::watch(netlink.handle()).map_err(|error| StartError::System {
         action: "cannot watch the host's addresses",
         error,
     })?;
@@ -139,7 +127,7 @@ async fn run(
         tracing::warn!("{error}");
     }
     watching.abort();
-    routing.abort();
+    drop(netlink);
     drop(lock);
     outcome.map_err(|error| StartError::System {
         action: "the daemon cannot go on",

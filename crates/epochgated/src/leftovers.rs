@@ -14,11 +14,10 @@ use epochgate_config::DaemonSettings;
 
 use crate::cli::Arguments;
 use crate::kernel::Kernel;
-use crate::route::Routes;
+use crate::route_netlink::RouteNetlink;
 use crate::settings::Settings;
 use crate::startup::{Lock, StartError};
 use crate::sysctl::LarvalDrop;
-use crate::virtual_address::VirtualAddresses;
 
 /// What was taken away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,25 +109,14 @@ pub async fn remove(daemon: &DaemonSettings) -> Result<Removed, StartError> {
         Err(error) if error.is_unsupported() => return Ok(Removed::default()),
         Err(error) => return Err(StartError::Xfrm(error)),
     };
-    let (connection, handle, _) =
-        rtnetlink::new_connection_with_strict_check().map_err(|error| StartError::System {
-            action: "cannot open a route netlink socket",
-            error,
-        })?;
-    let routing = tokio::spawn(connection);
-    kernel.use_links(handle.clone());
-
+    let netlink = RouteNetlink::open(&mut kernel)?;
     let in_kernel = kernel.remove_ours().await.map_err(StartError::Leftovers)?;
-    let mut routes = Routes::open(handle.clone())
-        .await
-        .map_err(StartError::Routing)?;
+    // Only now: routes have gone with their interfaces.
+    let (mut routes, mut addresses) = netlink.tables(&daemon.state_dir).await?;
     let routes = routes
         .remove_leftovers()
         .await
         .map_err(|error| StartError::Routing(format!("a route is left: {error}")))?;
-    let mut addresses = VirtualAddresses::open(handle, &daemon.state_dir)
-        .await
-        .map_err(StartError::Routing)?;
     let own = addresses.own();
     for address in &own {
         let outcome = addresses.remove(address).await;
@@ -149,7 +137,6 @@ pub async fn remove(daemon: &DaemonSettings) -> Result<Removed, StartError> {
         }
         Ok(()) | Err(_) => {}
     }
-    routing.abort();
     drop(lock);
     Ok(Removed {
         routes,

@@ -24,6 +24,7 @@ pub mod leftovers;
 pub mod log;
 pub mod ping;
 pub mod route;
+pub mod route_netlink;
 pub mod settings;
 pub mod shell;
 pub mod startup;
