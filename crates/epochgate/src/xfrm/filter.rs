@@ -22,6 +22,18 @@ impl From<&FilterArguments> for Filter {
     }
 }
 
+/// One thing that is asked for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Source(Prefix),
+    Destination(Prefix),
+    Spi(u32),
+    Reqid(u32),
+    Mark(Mark),
+    IfId(u32),
+    Direction(Direction),
+}
+
 /// What an event tells of an SA or a policy, as far as it does.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traits {
@@ -71,38 +83,45 @@ impl Filter {
 
     /// Whether a policy is wanted.
     pub(crate) fn takes_policy(&self, policy: &Policy) -> bool {
-        let FilterArguments {
-            src,
-            dst,
-            spi,
-            reqid,
-            mark,
-            if_id,
-            dir,
-        } = &self.wanted;
         let templates = &policy.templates;
         let selector = &policy.selector;
-        let within = |wanted: &Option<Prefix>, inner: Prefix, outer: fn(&Template) -> IpAddr| {
-            wanted.is_none_or(|wanted| {
-                covers(wanted, inner) || templates.iter().any(|t| contains(wanted, outer(t)))
-            })
+        let within = |wanted, inner, outer: fn(&Template) -> IpAddr| {
+            covers(wanted, inner) || templates.iter().any(|t| contains(wanted, outer(t)))
         };
-        within(src, selector.source(), |t| t.source)
-            && within(dst, selector.destination(), |t| t.destination)
-            && spi.is_none_or(|spi| {
-                templates
-                    .iter()
-                    .any(|t| t.spi.is_some_and(|pinned| pinned.get() == spi))
-            })
-            && reqid.is_none_or(|reqid| templates.iter().any(|t| t.reqid.0 == reqid))
-            && mark.is_none_or(|wanted| has_mark(wanted, policy.mark))
-            && if_id.is_none_or(|id| policy.if_id.map_or(0, |id| id.get()) == id)
-            && dir.is_none_or(|dir| dir == direction(policy.direction))
+        self.all(|wanted| match wanted {
+            Wanted::Source(prefix) => within(prefix, selector.source(), |t| t.source),
+            Wanted::Destination(prefix) => {
+                within(prefix, selector.destination(), |t| t.destination)
+            }
+            Wanted::Spi(spi) => templates
+                .iter()
+                .any(|t| t.spi.is_some_and(|pinned| pinned.get() == spi)),
+            Wanted::Reqid(reqid) => templates.iter().any(|t| t.reqid.0 == reqid),
+            Wanted::Mark(mark) => has_mark(mark, policy.mark),
+            Wanted::IfId(id) => policy.if_id.map_or(0, |id| id.get()) == id,
+            Wanted::Direction(dir) => dir == direction(policy.direction),
+        })
     }
 
     /// Whether an event about something with these traits is wanted. What the event does not tell
     /// does not fit.
     pub(crate) fn takes(&self, traits: &Traits) -> bool {
+        let within = |prefix, address: Option<IpAddr>| {
+            address.is_some_and(|address| contains(prefix, address))
+        };
+        self.all(|wanted| match wanted {
+            Wanted::Source(prefix) => within(prefix, traits.source),
+            Wanted::Destination(prefix) => within(prefix, traits.destination),
+            Wanted::Spi(spi) => traits.spi == Some(spi),
+            Wanted::Reqid(reqid) => traits.reqid == Some(reqid),
+            Wanted::Mark(mark) => has_mark(mark, traits.mark),
+            Wanted::IfId(id) => traits.if_id.unwrap_or(0) == id,
+            Wanted::Direction(dir) => traits.direction == Some(dir),
+        })
+    }
+
+    /// Whether everything that is asked for fits.
+    fn all(&self, fits: impl FnMut(Wanted) -> bool) -> bool {
         let FilterArguments {
             src,
             dst,
@@ -111,20 +130,17 @@ impl Filter {
             mark,
             if_id,
             dir,
-        } = &self.wanted;
-        src.is_none_or(|prefix| {
-            traits
-                .source
-                .is_some_and(|address| contains(prefix, address))
-        }) && dst.is_none_or(|prefix| {
-            traits
-                .destination
-                .is_some_and(|address| contains(prefix, address))
-        }) && spi.is_none_or(|spi| traits.spi == Some(spi))
-            && reqid.is_none_or(|reqid| traits.reqid == Some(reqid))
-            && mark.is_none_or(|wanted| has_mark(wanted, traits.mark))
-            && if_id.is_none_or(|id| traits.if_id.unwrap_or(0) == id)
-            && dir.is_none_or(|dir| traits.direction == Some(dir))
+        } = self.wanted;
+        let wanted = [
+            src.map(Wanted::Source),
+            dst.map(Wanted::Destination),
+            spi.map(Wanted::Spi),
+            reqid.map(Wanted::Reqid),
+            mark.map(Wanted::Mark),
+            if_id.map(Wanted::IfId),
+            dir.map(Wanted::Direction),
+        ];
+        wanted.into_iter().flatten().all(fits)
     }
 }
 
