@@ -50,6 +50,30 @@ fn policies_at(width: Option<usize>) -> String {
     fitting(text + &fitted(&totals.sentence(false), width), width)
 }
 
+/// An SA on the host of the fixtures, with its partners among `policies`.
+fn with_state<T>(entry: &SaEntry, policies: &PolicyIndex, look: impl FnOnce(&State<'_>) -> T) -> T {
+    let host = fixtures::host();
+    let (way, leads) = state::partners(entry, policies, &host);
+    look(&State {
+        entry,
+        way,
+        leads: &leads,
+        host: &host,
+    })
+}
+
+/// A policy on the host of the fixtures, with what comes of it there.
+fn with_rule<T>(entry: &PolicyEntry, look: impl FnOnce(&Rule<'_>) -> T) -> T {
+    let host = fixtures::host();
+    let states = fixtures::index_of_states(&fixtures::states());
+    let outcomes = states.outcomes(&entry.policy);
+    look(&Rule {
+        entry,
+        outcomes: &outcomes,
+        host: &host,
+    })
+}
+
 fn fitting(text: String, width: Option<usize>) -> String {
     for line in text.lines() {
         let length = line.chars().count();
@@ -63,20 +87,12 @@ fn fitting(text: String, width: Option<usize>) -> String {
 }
 
 fn all_in_full(show_keys: bool, width: usize) -> String {
-    let host = fixtures::host();
     let policies = fixtures::index_of_policies(&fixtures::policies());
-    let mut text = String::new();
-    for entry in &fixtures::states() {
-        let (way, leads) = state::partners(entry, &policies, &host);
-        let state = State {
-            entry,
-            way,
-            leads: &leads,
-            host: &host,
-        };
-        text.push_str(&state::wide(&state, show_keys, Some(width), Paint::Plain));
-    }
-    text
+    let wide = |state: &State<'_>| state::wide(state, show_keys, Some(width), Paint::Plain);
+    fixtures::states()
+        .iter()
+        .map(|entry| with_state(entry, &policies, wide))
+        .collect()
 }
 
 #[test]
@@ -121,49 +137,31 @@ fn policies_in_a_pipe() {
 
 #[test]
 fn policies_in_full() {
-    let host = fixtures::host();
-    let states = fixtures::index_of_states(&fixtures::states());
-    let mut text = String::new();
-    for entry in &fixtures::policies() {
-        let outcomes = states.outcomes(&entry.policy);
-        let rule = Rule {
-            entry,
-            outcomes: &outcomes,
-            host: &host,
-        };
-        text.push_str(&policy::wide(&rule, Some(100), Paint::Plain));
-    }
+    let wide = |rule: &Rule<'_>| policy::wide(rule, Some(100), Paint::Plain);
+    let policies = fixtures::policies();
+    let text: String = policies
+        .iter()
+        .map(|entry| with_rule(entry, wide))
+        .collect();
     insta::assert_snapshot!(text);
 }
 
 #[test]
 fn a_state_as_json() {
-    let host = fixtures::host();
     let policies = fixtures::index_of_policies(&fixtures::policies());
     let entry = fixtures::states().swap_remove(5);
-    let (way, leads) = state::partners(&entry, &policies, &host);
-    let state = State {
-        entry: &entry,
-        way,
-        leads: &leads,
-        host: &host,
-    };
-    let json = serde_json::to_string_pretty(&state::json::StateJson::of(&state, false));
+    let json = with_state(&entry, &policies, |state| {
+        serde_json::to_string_pretty(&state::json::StateJson::of(state, false))
+    });
     insta::assert_snapshot!(json.expect("JSON"));
 }
 
 #[test]
 fn a_policy_as_json() {
-    let host = fixtures::host();
-    let states = fixtures::index_of_states(&fixtures::states());
     let entry = fixtures::policies().pop().expect("one");
-    let outcomes = states.outcomes(&entry.policy);
-    let rule = Rule {
-        entry: &entry,
-        outcomes: &outcomes,
-        host: &host,
-    };
-    let json = serde_json::to_string_pretty(&policy::json::PolicyJson::of(&rule));
+    let json = with_rule(&entry, |rule| {
+        serde_json::to_string_pretty(&policy::json::PolicyJson::of(rule))
+    });
     insta::assert_snapshot!(json.expect("JSON"));
 }
 
@@ -210,20 +208,14 @@ fn nothing_is_said_to_be_nothing() {
 
 #[test]
 fn partners_that_were_not_looked_for_are_not_said_to_be_missing() {
-    let host = fixtures::host();
     let mut policies = fixtures::index_of_policies(&fixtures::policies());
     policies.budget = Budget::of(0);
     let entry = fixtures::sa("203.0.113.9", "198.51.100.7", 0xc5f3_a001, fixtures::OURS);
-    let (way, leads) = state::partners(&entry, &policies, &host);
-    let state = State {
-        entry: &entry,
-        way,
-        leads: &leads,
-        host: &host,
-    };
-    assert!(state.notes().is_empty(), "{:?}", state.notes());
     let mut totals = StateTotals::default();
-    totals.add(&state);
+    with_state(&entry, &policies, |state| {
+        assert!(state.notes().is_empty(), "{:?}", state.notes());
+        totals.add(state);
+    });
     let sentence = totals.sentence(policies.budget.was_exhausted());
     assert!(
         sentence.contains("not all partners were looked for"),
