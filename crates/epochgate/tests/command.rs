@@ -12,9 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
 use epochgate_control::{EventRecord, EventsWanted, Level, Request, Response, decode, encode};
-use epochgate_controller::status::{
-    GateStatus, RecentPings, STATUS_SCHEMA, StatusReport, TunnelStatus,
-};
+use epochgate_controller::status::{GateStatus, STATUS_SCHEMA, StatusReport, TunnelStatus};
+
+#[path = "common/tunnels.rs"]
+mod tunnels;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -289,44 +290,8 @@ fn a_refusal_is_passed_on_without_what_a_terminal_would_obey() -> Outcome {
 
 fn report() -> Response {
     let tunnel = TunnelStatus {
-        name: "branch".into(),
-        role: "client".into(),
-        gate: GateStatus::Held,
-        reason: "waiting for traffic".into(),
-        ladder: "idle".into(),
-        recovery_bound_ms: 9_562,
-        open_epoch: None,
-        local_traffic: vec!["10.1.0.0/16".into()],
-        remote_traffic: vec!["10.2.0.0/16".into()],
-        refused_traffic: vec![],
-        virtual_addresses: Vec::new(),
-        dns: Vec::new(),
-        dns_domains: Vec::new(),
-        ike: vec![],
-        epochs: vec![],
-        ping_target: None,
-        last_round_trip_us: None,
-        last_proof_ms: None,
         held_ms: Some(1),
-        pings_sent: 0,
-        pings_answered: 0,
-        switches: 0,
-        held_packets_max: 101,
-        last_error: None,
-        attempt: None,
-        attempts: None,
-        next_step_ms: None,
-        failures: 0,
-        peer: None,
-        recent_pings: RecentPings::default(),
-        next_ping_ms: None,
-        last_proof_by: None,
-        waiting_ms: None,
-        released: None,
-        pings_lost: 0,
-        rekeys: 0,
-        recoveries: 0,
-        last_failure: None,
+        ..tunnels::held("waiting for traffic")
     };
     Response::Status {
         report: Box::new(StatusReport {
