@@ -13,6 +13,7 @@
 //! way. Every other one must have arrived.
 #![cfg(feature = "kernel")]
 
+use epochgate_control::EVENTS_KEPT_MAX;
 use epochgate_integration::peer::{client_config, server_config};
 use epochgate_integration::tables::{our_policies, our_states};
 use epochgate_integration::topology::{CLIENT_INNER, SERVER_INNER};
@@ -56,8 +57,6 @@ const RESIDENT_MARGIN_KIB: u64 = 256;
 /// What a daemon keeps of each epoch for `epochgate events`: about five events of a KiB each. It keeps
 /// [`EVENTS_KEPT_MAX`] at most, which a day does not reach.
 const EVENTS_AN_EPOCH_KIB: u64 = 5;
-/// The same constant of `crates/control`, and so the KiB that all of them take at most.
-const EVENTS_KEPT_MAX: u64 = 1024;
 
 /// What a daemon and its host hold at a moment between two rekeys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,7 +221,8 @@ fn a_day_of_rekeys_loses_nothing_and_leaves_nothing() {
     assert!(last.epoch >= EPOCHS_AN_HOUR * hours as u64, "{last}");
     assert_eq!(first.ends, last.ends, "nothing is left over");
     let told = (last.epoch - first.epoch) * EVENTS_AN_EPOCH_KIB;
-    let margin = RESIDENT_MARGIN_KIB + told.min(EVENTS_KEPT_MAX);
+    // A KiB each: so many KiB at most.
+    let margin = RESIDENT_MARGIN_KIB + told.min(EVENTS_KEPT_MAX as u64);
     for (before, after) in first.resident_kib.iter().zip(last.resident_kib) {
         assert!(after <= before + margin, "{first}\n{last}");
     }
