@@ -151,36 +151,39 @@ pub fn nothing_of_others(trace: &Trace) -> Result<usize, Violation> {
 /// arrived on the inbound SPI of the same epoch. `pairs` are (inbound, outbound) as the server
 /// has them, such as [`KeyLog::pairs`](crate::KeyLog::pairs). Returns how many epochs were used.
 pub fn server_waits(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
-    waits(trace, pairs, |_, _| false)
+    waits(trace, pairs, Unheard::Silent)
 }
 
-/// The same for a server whose clients are behind a NAT that looks into IPsec: it parts from an epoch on
-/// which nothing ever arrived with one control ping (docs/gate.md).
+/// The same for a server of epochgate clients: where ESP is plain, it may part from an epoch on which
+/// nothing has arrived with one control ping, the last that leaves on it (docs/gate.md).
 pub fn server_waits_and_parts(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
-    let mut parted = BTreeSet::new();
-    waits(trace, pairs, |spi, inner| {
-        matches!(inner.control_ping(), Some((false, _))) && parted.insert(spi)
-    })
+    waits(trace, pairs, Unheard::Parts)
 }
 
 /// The same for a server whose `ping.target` makes a peer speak that would not by itself: its
 /// control pings may leave earlier.
 pub fn server_waits_or_pings(trace: &Trace, pairs: &[(u32, u32)]) -> Result<usize, Violation> {
-    waits(trace, pairs, |_, inner| {
-        matches!(inner.control_ping(), Some((false, _)))
-    })
+    waits(trace, pairs, Unheard::Pings)
 }
 
-fn waits(
-    trace: &Trace,
-    pairs: &[(u32, u32)],
-    mut may_leave: impl FnMut(u32, &InnerPacket) -> bool,
-) -> Result<usize, Violation> {
+/// What a server may send on an epoch on which nothing has arrived.
+#[derive(Clone, Copy)]
+enum Unheard {
+    /// Nothing.
+    Silent,
+    /// One control ping in plain ESP, and nothing after it.
+    Parts,
+    /// Control pings.
+    Pings,
+}
+
+fn waits(trace: &Trace, pairs: &[(u32, u32)], unheard: Unheard) -> Result<usize, Violation> {
     let inbound_of: BTreeMap<_, _> = pairs
         .iter()
         .map(|(inbound, outbound)| (*outbound, *inbound))
         .collect();
     let mut arrived = BTreeSet::new();
+    let mut parted = BTreeSet::new();
     let mut used = BTreeSet::new();
     for entry in &trace.entries {
         let Some(spi) = spi_of(entry)? else {
@@ -195,11 +198,23 @@ fn waits(
         let Some(inbound) = inbound_of.get(&spi) else {
             return Err(Violation::new(entry, "sent on an SPI of no known epoch"));
         };
-        let inner = entry.inner.as_ref();
-        if inner.is_some_and(|inner| may_leave(spi, inner)) {
-            continue;
+        if parted.contains(&spi) {
+            let rule = format!("sent on {spi:#010x} after it was parted from");
+            return Err(Violation::new(entry, rule));
         }
-        if !arrived.contains(inbound) {
+        let heard = arrived.contains(inbound);
+        let inner = entry.inner.as_ref();
+        let is_ping = inner.is_some_and(|inner| matches!(inner.control_ping(), Some((false, _))));
+        let is_plain = matches!(entry.packet, Packet::Esp { udp: false, .. });
+        match unheard {
+            Unheard::Pings if is_ping => continue,
+            Unheard::Parts if is_ping && is_plain && !heard => {
+                parted.insert(spi);
+                continue;
+            }
+            Unheard::Silent | Unheard::Parts | Unheard::Pings => {}
+        }
+        if !heard {
             let rule = format!("sent on {spi:#010x} before anything came on {inbound:#010x}");
             return Err(Violation::new(entry, rule));
         }

@@ -202,7 +202,27 @@ fn a_waiting_server_parts_from_an_epoch_with_one_ping_and_nothing_else() {
     let pairs = [(BACK, NEW)];
     let parts = |entries| server_waits_and_parts(&trace(entries), &pairs);
     assert_eq!(parts(vec![sends(NEW, ping(false, 1))]), Ok(0));
+    let heard = vec![
+        receives(BACK, data()),
+        sends(NEW, ping(false, 1)),
+        sends(NEW, ping(false, 2)),
+        sends(NEW, data()),
+    ];
+    assert_eq!(parts(heard), Ok(1));
+    let other_echo = inner(Content::Echo {
+        reply: false,
+        id: 1,
+        seq: 1,
+        payload: b"a ping of somebody else".to_vec(),
+    });
     for bad in [
+        vec![sends(NEW, other_echo)],
+        vec![in_udp(sends(NEW, ping(false, 1)))],
+        vec![
+            sends(NEW, ping(false, 1)),
+            receives(BACK, data()),
+            sends(NEW, data()),
+        ],
         vec![sends(NEW, ping(false, 1)), sends(NEW, ping(false, 2))],
         vec![sends(NEW, ping(true, 1))],
         vec![sends(NEW, data())],
@@ -248,6 +268,14 @@ fn requests_count_once_however_often_they_are_sent() {
     assert_eq!(exchanges(&trace), [(34, 1), (35, 1), (36, 2)]);
     let first = trace.between(Timestamp::default(), Timestamp(2_000_000));
     assert_eq!(exchanges(&first), [(34, 1)]);
+}
+
+/// The same ESP packet inside UDP.
+fn in_udp(mut entry: Entry) -> Entry {
+    if let Packet::Esp { udp, .. } = &mut entry.packet {
+        *udp = true;
+    }
+    entry
 }
 
 /// Numbers in the order in which they left, a millisecond apart from zero on.

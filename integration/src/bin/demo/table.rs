@@ -73,7 +73,7 @@ impl Table {
         }
         let judged = [
             audit::nothing_before_proof(&client).map(|epochs| epochs.len()),
-            audit::server_waits(&server, &pairs.unwrap_or_default()),
+            audit::server_waits_and_parts(&server, &pairs.unwrap_or_default()),
         ];
         for result in judged {
             match result {
