@@ -38,6 +38,8 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(3_000 + 4 * 250);
 const MACHINE: Duration = Duration::from_millis(500);
 /// How long a NAT reboots.
 const NAT_DOWN: Duration = Duration::from_secs(5);
+/// How long a host reboots.
+const HOST_DOWN: Duration = Duration::from_secs(2);
 /// What is promised with the defaults.
 const DEFAULT_BOUND: Duration = Duration::from_secs(10);
 
@@ -164,10 +166,16 @@ impl Outage {
     }
 }
 
-/// An outage under traffic in both directions: `break_it` returns when the network is whole again.
-fn outage(open: Open, break_it: impl FnOnce(&Open)) {
+/// Traffic in both directions, once it passes.
+fn traffic(open: &Open) -> (RunningFlow, RunningFlow) {
     let (up, down) = (open.up(), open.down());
     wait_for_traffic([&up, &down], LIMIT);
+    (up, down)
+}
+
+/// An outage under traffic in both directions: `break_it` returns when the network is whole again.
+fn outage(open: Open, break_it: impl FnOnce(&Open)) {
+    let (up, down) = traffic(&open);
     let began = Timestamp::now();
     break_it(&open);
     let whole = Timestamp::now();
@@ -236,53 +244,46 @@ fn a_nat_that_reboots_is_outlived_and_what_was_held_is_delivered() {
     });
 }
 
-/// What a host keeps across a restart is what is on its disk: its configuration. `/run` and the
-/// kernel's tables are empty.
-fn forget_everything(host: &Host) {
+/// The daemon's host reboots, and is not there for a while. What it keeps is what is on its disk: its
+/// configuration. `/run` and the kernel's tables are empty.
+fn reboot(daemon: Epochgate) {
+    let host = daemon.host().clone();
+    daemon.kill();
     host.run("ip xfrm state flush");
     host.run("ip xfrm policy flush");
     host.run("ip route flush proto 69");
     host.sysctl("net/core/xfrm_larval_drop", "1");
     let state = host.folder().join("state");
     fs::remove_dir_all(&state).expect("the daemon's state");
+    sleep(HOST_DOWN);
 }
 
 #[test]
 fn a_server_that_reboots_is_found_again() {
-    let Open {
-        net,
-        watch,
-        client,
-        server,
-        bound,
-        stalls,
-    } = Open::new("recover_server_reboots", "");
-    let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
-    let up = flow(ends[0], ends[1], UP);
-    let down = flow(ends[1], ends[0], DOWN);
-    wait_for_traffic([&up, &down], LIMIT);
+    let open = Open::new("recover_server_reboots", "");
+    let (up, down) = traffic(&open);
     // Its programs end with it.
     let down = down.stop(SETTLE);
     let began = Timestamp::now();
-    server.kill();
-    forget_everything(&net.server);
-    sleep(Duration::from_secs(2));
+    reboot(open.server);
+    let net = &open.net;
     let server = Epochgate::start(&net.server, &server_config(""));
     let whole = Timestamp::now();
-    let later = flow(ends[1], ends[0], DOWN + 1);
-    client.wait_for("net", LIMIT, |tunnel| {
+    let ends = [(&net.server, SERVER_INNER), (&net.client, CLIENT_INNER)];
+    let later = flow(ends[0], ends[1], DOWN + 1);
+    open.client.wait_for("net", LIMIT, |tunnel| {
         is_open(tunnel) && tunnel["open_epoch"] != 1
     });
     server.wait_for("net", LIMIT, is_open);
     wait_for_traffic([&up, &later], LIMIT);
     let (up, later) = (up.stop(SETTLE), later.stop(SETTLE));
-    let judged = watch.judge();
+    let judged = open.watch.judge();
     assert_eq!(down.lost(), [0_u64; 0], "{down}");
     let outage = Outage {
         began,
         whole,
-        bound,
-        stalls,
+        bound: open.bound,
+        stalls: open.stalls,
     };
     let upward = outage.judge("up", (&judged.client, UP), &up);
     outage.assert_noticed(&upward);
@@ -293,37 +294,27 @@ fn a_server_that_reboots_is_found_again() {
 
 #[test]
 fn a_client_that_reboots_comes_back_and_its_server_follows() {
-    let Open {
-        net,
-        watch,
-        client,
-        server,
-        bound,
-        stalls,
-    } = Open::new("recover_client_reboots", "");
-    let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
-    let up = flow(ends[0], ends[1], UP);
-    let down = flow(ends[1], ends[0], DOWN);
-    wait_for_traffic([&up, &down], LIMIT);
+    let open = Open::new("recover_client_reboots", "");
+    let (up, down) = traffic(&open);
     let up = up.stop(SETTLE);
     let began = Timestamp::now();
-    client.kill();
-    forget_everything(&net.client);
-    sleep(Duration::from_secs(2));
+    reboot(open.client);
+    let net = &open.net;
     let client = Epochgate::start(&net.client, &client_config(CLIENT_START));
     let whole = Timestamp::now();
+    let ends = [(&net.client, CLIENT_INNER), (&net.server, SERVER_INNER)];
     let later = flow(ends[0], ends[1], UP + 1);
     client.wait_for("net", LIMIT, is_open);
-    server.wait_for("net", LIMIT, is_open);
+    open.server.wait_for("net", LIMIT, is_open);
     wait_for_traffic([&later, &down], LIMIT);
     let (later, down) = (later.stop(SETTLE), down.stop(SETTLE));
-    let judged = watch.judge();
+    let judged = open.watch.judge();
     assert_eq!(up.lost(), [0_u64; 0], "{up}");
     let outage = Outage {
         began,
         whole,
-        bound,
-        stalls,
+        bound: open.bound,
+        stalls: open.stalls,
     };
     let seen = (&judged.client, UP + 1);
     let upward = outage.judge("up, held from the start", seen, &later);
