@@ -55,6 +55,9 @@ pub(crate) struct Present {
     pub(crate) fell: bool,
     /// The kernel refused the last update: nothing is written before `again`.
     pub(crate) refused: bool,
+    /// Where an update was to lead that the kernel refused, or did without a word: some policies may be
+    /// there, until the next one is confirmed.
+    pub(crate) strayed: Option<Position>,
     /// When the hold is written again, or a refused update tried again.
     pub(crate) again: Timestamp,
 }
@@ -68,6 +71,7 @@ impl Present {
             waiting_since: None,
             fell: false,
             refused: false,
+            strayed: None,
             again,
         }
     }
@@ -75,7 +79,9 @@ impl Present {
     /// Whether the kernel may still send through this epoch.
     fn uses(&self, epoch: EpochNumber) -> bool {
         let open = Position::Open(epoch);
-        self.at == open || self.moving.is_some_and(|(_, to)| to == open)
+        self.at == open
+            || self.moving.is_some_and(|(_, to)| to == open)
+            || self.strayed == Some(open)
     }
 }
 

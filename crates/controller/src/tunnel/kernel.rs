@@ -24,14 +24,17 @@ const HOLD_REFRESH: Duration = Duration::from_secs(60);
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 impl Tunnel {
-    /// Puts the policies into the kernel, all holding. `left` are those of an earlier run: they are
-    /// updated in place, so that nothing leaves in clear while we take over.
+    /// Puts the policies into the kernel, all holding. `left` are those of an earlier run, of this
+    /// tunnel and others: its own are updated in place, so that nothing leaves in clear while we take
+    /// over.
     pub(crate) fn start(&mut self, left: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
+        let own: BTreeSet<PolicyKey> = self.policies.keys().into_iter().collect();
+        let left = left & &own;
         let (left, pause): (BTreeSet<PolicyKey>, Duration) = match &self.gate {
-            Gate::Down => (left.clone(), Duration::ZERO),
+            Gate::Down => (left, Duration::ZERO),
             Gate::Refused {
                 left: kept, pause, ..
-            } => (left | kept, *pause),
+            } => (&left | kept, *pause),
             Gate::Creating { .. } | Gate::Present(_) => return,
         };
         self.announce(cx);
@@ -86,7 +89,8 @@ impl Tunnel {
         let Gate::Present(present) = &self.gate else {
             return;
         };
-        let stands = present.at == chosen && !self.is_mispinned(chosen);
+        let arrived = present.at == chosen && present.strayed.is_none();
+        let stands = arrived && !self.is_mispinned(chosen);
         if present.moving.is_some() || present.refused || stands {
             return;
         }
@@ -171,11 +175,10 @@ impl Tunnel {
         }
     }
 
-    /// What of its policies is in the kernel after all, nobody else's among them: creates the rest.
+    /// What of its policies is in the kernel after all: creates the rest.
     pub(crate) fn leftovers_read(&mut self, found: &BTreeSet<PolicyKey>, cx: &mut Context<'_>) {
         if let Gate::Refused { .. } = self.gate {
-            let own: BTreeSet<PolicyKey> = self.policies.keys().into_iter().collect();
-            self.start(&(found & &own), cx);
+            self.start(found, cx);
         }
     }
 
@@ -317,11 +320,13 @@ impl Tunnel {
             };
             // Some policies may have moved. Both epochs' SAs stay; `settle` writes all again.
             present.refused = true;
+            present.strayed = Some(to);
             present.again = cx.now + REFUSED_RETRY;
             self.attention(format!("the kernel refused to move the gate: {error}"), cx);
             return;
         }
         present.refused = false;
+        present.strayed = None;
         let from = std::mem::replace(&mut present.at, to);
         match to {
             Position::Held => {

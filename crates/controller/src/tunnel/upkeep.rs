@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::gate::Gate;
+use super::epoch::Epoch;
+use super::gate::{Gate, Position};
 use super::{Awaited, Context, Tunnel};
 use crate::Timestamp;
 use crate::io::XfrmOp;
@@ -83,15 +84,26 @@ impl Tunnel {
     }
 
     /// Writes policies anew that somebody else removed. The `out` policies hold meanwhile only if
-    /// they held before.
+    /// they held before, or if what they led to is in doubt and the kernel would not hold.
     pub(crate) fn restore_policies(&mut self, cx: &mut Context<'_>) {
-        let Gate::Present(present) = &self.gate else {
-            return;
+        let present = match &mut self.gate {
+            Gate::Down | Gate::Creating { .. } => return,
+            Gate::Refused { again, .. } => {
+                // What an earlier run left is all that protects the traffic.
+                if self.upkeep.may_write(cx.now) {
+                    *again = cx.now;
+                }
+                return;
+            }
+            Gate::Present(present) => present,
         };
         if !self.upkeep.may_write(cx.now) {
             return;
         }
-        let position = present.moving.map_or(present.at, |(_, to)| to);
+        let mut position = present.moving.map_or(present.at, |(_, to)| to);
+        if !self.at(position).is_some_and(Epoch::is_usable) {
+            position = Position::Held;
+        }
         let mut policies = self.policies.all_holding();
         let out = self.policies.out(self.at(position));
         for policy in &mut policies {
@@ -103,6 +115,12 @@ impl Tunnel {
             Owner::Tunnel(self.id, Awaited::Upkeep),
             XfrmOp::UpdatePolicies(policies),
         );
+        if let Gate::Present(present) = &mut self.gate
+            && present.moving.is_none()
+            && present.at != position
+        {
+            present.strayed = Some(position);
+        }
     }
 
     /// When policies are written once more.

@@ -5,7 +5,7 @@ use epochgate_simulator::Defect;
 use epochgate_simulator::scenario::{NatPlan, Options, Scenario, run, run_broken};
 
 /// Seeds within which each defect must be found.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 30;
 
 /// The scenarios of those seeds, but for clients that contend for one VPN Masquerade: they do not
 /// always come back within their bound.
