@@ -62,6 +62,8 @@ pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> O
     let has_user = has(local, &["eap-user", "eap-password-file"]);
     let has_authorities = has(remote, &["ca", "crl", "stale-crl"]);
     let has_users = remote.has("eap-users-file");
+    // Or would, by a key that was reported: no other way is missing then.
+    let names_psk = has(local, &["psk-file", "psk"]) || local.may_mean("psk-file");
     let shows = has_certificate || has_user;
     let checks = has_authorities || has_users;
     if has_certificate && has_user {
@@ -87,12 +89,12 @@ pub(crate) fn read(ends: &Ends<'_, '_>, files: &dyn Files, sink: &mut Sink) -> O
     let authorities = has_authorities.then(|| read_authorities(remote, files, sink));
     let users = has_users.then(|| eap::read_users(remote, files, sink));
     // A password is worth nothing to an end that has not proven itself (RFC 7296 §2.16).
-    let wants_authorities = has_user || (has_certificate && !local.has("psk-file"));
+    let wants_authorities = has_user || (has_certificate && !names_psk);
     if wants_authorities && !checks && remote.is_present() {
         let example = "ca = [\"/etc/epochgate/ca.pem\"], whose certificates the peer must show";
         remote.missing("ca", example, sink);
     }
-    if (has_users && !has_certificate) || (has_authorities && !shows && !local.has("psk-file")) {
+    if (has_users && !has_certificate) || (has_authorities && !shows && !names_psk) {
         let example = "cert = \"/etc/epochgate/NAME.pem\" and key = \"/etc/epochgate/NAME.key\"";
         if local.is_present() {
             local.missing("cert", example, sink);

@@ -284,6 +284,7 @@ mistakes! {
             .replace("ca = [\"/ca.pem\"]", "ca = [\"/none.pem\", 5], crl = [\"/none.crl\"], stale-crl = \"maybe\"")
             + "[tunnel.branch.ppk]\nid = \"\"\nfile = \"/short.psk\"\n"),
     ),
+    a_mistyped_pre_shared_key_is_one_mistake: certified("cert = \"/gate.pem\", key = \"/gate.key\"", "psk_file = \"/good.psk\""),
     an_open_secret_may_be_too_short_as_well: with("/good.psk", "/open-and-short.psk"),
     a_wrong_user_hides_nothing: refused(
         &(CERTIFIED.replace("cert = \"/gate.pem\", key = \"/gate.key\"", "eap-user = \"a:b\", eap-password-file = \"/none.password\"")
