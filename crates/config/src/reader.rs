@@ -43,21 +43,24 @@ pub(crate) struct Section<'d> {
     table: Option<&'d DeTable<'d>>,
     /// It is there and no table: reported, and so nothing in it is missing.
     is_wrong: bool,
+    /// Some of its keys are unknown, which was reported.
+    has_unknown: bool,
     span: Span,
 }
 
 impl<'d> Section<'d> {
     /// The whole file. Unknown keys of it are reported.
     pub(crate) fn root(schema: Schema, table: &'d DeTable<'d>, sink: &mut Sink) -> Self {
-        let root = Self {
+        let mut root = Self {
             schema,
             path: String::new(),
             shown: String::new(),
             table: Some(table),
             is_wrong: false,
+            has_unknown: false,
             span: 0..0,
         };
-        root.refuse_unknown_keys(sink);
+        root.has_unknown = root.refuse_unknown_keys(sink);
         root
     }
 
@@ -114,6 +117,7 @@ impl<'d> Section<'d> {
             shown: join(&self.shown, key),
             table: None,
             is_wrong: self.is_wrong,
+            has_unknown: false,
             span: self.span.clone(),
         };
         if let Some((_, value)) = self.entry(key) {
@@ -126,7 +130,7 @@ impl<'d> Section<'d> {
                 }
             }
         }
-        section.refuse_unknown_keys(sink);
+        section.has_unknown = section.refuse_unknown_keys(sink);
         section
     }
 
@@ -224,13 +228,15 @@ impl<'d> Section<'d> {
     /// reported, or what stands in the section's place was. What follows from its absence is
     /// then no mistake of its own.
     pub(crate) fn may_mean(&self, key: &str) -> bool {
+        if self.is_wrong || !self.has_unknown {
+            return self.is_wrong;
+        }
         let known: Vec<&str> = keys::of_section(self.schema.known, &self.path).collect();
         let mut written = self.table.into_iter().flat_map(|table| table.keys());
-        self.is_wrong
-            || written.any(|written| {
-                let written = written.get_ref().as_ref();
-                !known.contains(&written) && nearest(written, &known) == Some(key)
-            })
+        written.any(|written| {
+            let written = written.get_ref().as_ref();
+            !known.contains(&written) && nearest(written, &known) == Some(key)
+        })
     }
 
     /// Reports that `key` must be there, if nothing was reported that explains it.
@@ -250,10 +256,12 @@ impl<'d> Section<'d> {
         .help(format!("add {example}"));
     }
 
-    fn refuse_unknown_keys(&self, sink: &mut Sink) {
+    /// Whether there are any.
+    fn refuse_unknown_keys(&self, sink: &mut Sink) -> bool {
+        let before = sink.count();
         let known: Vec<&str> = keys::of_section(self.schema.known, &self.path).collect();
         if known.contains(&keys::ANY_NAME) {
-            return;
+            return false;
         }
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
@@ -281,6 +289,7 @@ impl<'d> Section<'d> {
                 }
             };
         }
+        sink.count() > before
     }
 }
 
