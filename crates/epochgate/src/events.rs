@@ -91,7 +91,8 @@ fn sentence(record: &EventRecord, paint: Paint, width: Option<usize>) -> String 
     };
     let told = format!("{of}{}{}", record.message, others(&record.fields));
     let words: Vec<&str> = told.split_whitespace().collect();
-    let told = harmless(&words.join(" "));
+    let told = words.join(" ");
+    let told = harmless(&told);
     let head = format!("{}Z {level} ", harmless(time));
     let coloured = |text: &str| match tone {
         Some(tone) => paint.paint(tone, text),

@@ -7,6 +7,7 @@ mod details;
 mod figures;
 mod table;
 
+use std::borrow::Cow;
 use std::thread;
 use std::time::Duration;
 
@@ -152,7 +153,7 @@ fn summary(tunnels: &[TunnelStatus], paint: Paint, width: Option<usize>) -> Stri
     }
     let line = format!("{} tunnels: {}", tunnels.len(), parts.join(", "));
     // Those whose traffic waits; one that merely has none is no trouble.
-    let troubled: Vec<String> = of(GateStatus::Held)
+    let troubled: Vec<Cow<'_, str>> = of(GateStatus::Held)
         .filter(|tunnel| tunnel.waiting_ms.is_some() || tunnel.last_error.is_some())
         .map(|tunnel| harmless(&tunnel.name))
         .collect();

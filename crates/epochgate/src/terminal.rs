@@ -1,7 +1,10 @@
 //! What a terminal needs: colours where they are wanted, lines that fit, nothing that it would obey.
 
+use std::borrow::Cow;
 use std::env;
+use std::fmt::{Display, Write as _};
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::iter;
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,6 +13,9 @@ use crate::failure::Failure;
 
 /// Columns of a terminal that text is made for.
 pub(crate) const WIDTH: usize = 80;
+
+/// Bytes that wait for [`Screen::flush`] at most.
+const BUFFER_LENGTH: usize = 64 * 1024;
 
 /// Environment variable with the terminal's columns, as shells and `watch` set it.
 const COLUMNS: &str = "COLUMNS";
@@ -34,7 +40,7 @@ impl Screen {
         Self {
             paint: Paint::for_terminal(is_terminal),
             width: named.or_else(of_terminal).filter(|width| *width > 0),
-            out: BufWriter::new(out),
+            out: BufWriter::with_capacity(BUFFER_LENGTH, out),
         }
     }
 
@@ -125,46 +131,80 @@ impl Paint {
         }
     }
 
-    /// `text` in the colour of `tone` (ECMA-48 SGR).
+    /// `text` in the colour of `tone`.
     pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+        let mut painted = String::with_capacity(text.len());
+        self.put(&mut painted, tone, text);
+        painted
+    }
+
+    /// Puts `text` behind what is in `to`, in the colour of `tone` (ECMA-48 SGR).
+    pub(crate) fn put(self, to: &mut String, tone: Tone, text: impl Display) {
         let code = match tone {
             Tone::Good => "1;32",
             Tone::Waiting => "1;33",
             Tone::Bad => "1;31",
             Tone::Name => "1",
         };
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
-        }
+        // A string takes whatever is written to it.
+        let _ = match self {
+            Self::Plain => write!(to, "{text}"),
+            Self::Coloured => write!(to, "\x1b[{code}m{text}\x1b[0m"),
+        };
     }
 }
 
 /// Text that came over the network or from a file, without characters that a terminal obeys; line
 /// feeds stay.
-pub(crate) fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => c,
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte == b'\n' || matches!(byte, b' '..=b'~');
+    // To the end, whatever comes: the compiler then looks at many bytes at once.
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        return Cow::Borrowed(text);
+    }
+    let harmless = |c: char| match c {
+        '\n' => c,
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    Cow::Owned(text.chars().map(harmless).collect())
 }
 
-/// `text` in lines of at most `width` characters, broken at blanks; a longer word stays whole.
+/// `text` in lines of at most `width` characters, broken at blanks; a longer word stays whole. Of
+/// several blanks one is left.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words.join(" ");
+    lines(&text, width).map(str::to_owned).collect()
+}
+
+/// The lines of [`wrapped`], for a text that has no more than one blank between its words.
+pub(crate) fn lines(text: &str, width: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text.trim();
+    iter::from_fn(move || {
+        let (line, after) = rest.split_at(end_of_line(rest, width));
+        rest = after.trim_start();
+        (!line.is_empty()).then_some(line)
+    })
+}
+
+/// Where the first line of a text ends: at the last blank that has at most `width` characters before
+/// it, else at the first one.
+fn end_of_line(text: &str, width: usize) -> usize {
+    let beyond = if text.is_ascii() {
+        width
+    } else {
+        let mut starts = text.char_indices().map(|(start, _)| start);
+        starts.nth(width).unwrap_or(text.len())
+    };
+    let Some(next) = text.get(beyond..).and_then(|text| text.chars().next()) else {
+        return text.len();
+    };
+    let fitting = text.get(..beyond + next.len_utf8()).unwrap_or(text);
+    let blank = fitting.rfind(char::is_whitespace);
+    blank
+        .or_else(|| text.find(char::is_whitespace))
+        .unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -183,7 +223,17 @@ mod tests {
     fn lines_break_at_blanks() {
         assert_eq!(wrapped("one two  three", 7), ["one two", "three"]);
         assert_eq!(wrapped("unbreakable x", 4), ["unbreakable", "x"]);
+        assert_eq!(wrapped("xy unbreakable", 4), ["xy", "unbreakable"]);
+        assert_eq!(wrapped(" a\tb\n c ", 3), ["a b", "c"]);
         assert!(wrapped(" ", 4).is_empty());
+    }
+
+    #[test]
+    fn lines_are_as_long_as_they_can_be_in_any_script() {
+        assert_eq!(wrapped("one two three", 6), ["one", "two", "three"]);
+        assert_eq!(wrapped("eins zwölf über", 10), ["eins zwölf", "über"]);
+        assert_eq!(wrapped("eins zwölf über", 9), ["eins", "zwölf", "über"]);
+        assert_eq!(wrapped("ü\u{2003}ö", 2), ["ü", "ö"]);
     }
 
     #[test]

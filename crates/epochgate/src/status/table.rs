@@ -187,7 +187,7 @@ fn why(status: &TunnelStatus) -> String {
         (false, false) => format!("{step}: {reason}"),
     };
     let words: Vec<&str> = text.split_whitespace().collect();
-    harmless(&words.join(" "))
+    harmless(&words.join(" ")).into_owned()
 }
 
 /// The ladder's step with its attempt; nothing where nothing is tried.

@@ -51,7 +51,7 @@ impl Facts {
         let text = harmless(text);
         match self.width {
             Some(width) => wrapped(&text, width.saturating_sub(before).max(VALUE_MIN)),
-            None => vec![text],
+            None => vec![text.into_owned()],
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn render(
     let sentence = harmless(&telling.sentence);
     let lines = match width {
         Some(width) => wrapped(&sentence, width.saturating_sub(INDENT).max(SENTENCE_MIN)),
-        None => vec![sentence],
+        None => vec![sentence.into_owned()],
     };
     let mut text = format!("{} {name} ", time_of_day(at, &host.zone));
     for (place, line) in lines.iter().enumerate() {
