@@ -170,6 +170,15 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(harmless).collect())
 }
 
+/// How many columns text takes, a character one each.
+pub(crate) fn columns(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else {
+        text.chars().count()
+    }
+}
+
 /// `text` in lines of at most `width` characters, broken at blanks; a longer word stays whole. Of
 /// several blanks one is left.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {

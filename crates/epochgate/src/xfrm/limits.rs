@@ -73,10 +73,10 @@ struct Part {
 impl Part {
     fn text(self, rough: bool) -> String {
         match (self.unit, rough) {
-            (Unit::SinceAdded | Unit::SinceUsed, true) => words::roughly(self.left),
+            (Unit::SinceAdded | Unit::SinceUsed, true) => words::roughly(self.left).to_string(),
             (Unit::SinceAdded | Unit::SinceUsed, false) => words::seconds(self.left),
-            (Unit::Bytes, _) => words::bytes(self.left),
-            (Unit::Packets, _) => words::count(self.left) + "pkt",
+            (Unit::Bytes, _) => words::bytes(self.left).to_string(),
+            (Unit::Packets, _) => format!("{}pkt", words::count(self.left)),
         }
     }
 

@@ -83,7 +83,7 @@ fn state(
             let text = state::wide(&state, show_keys, view.screen.width(), view.paint());
             view.screen.write(&text)
         }
-        Show { .. } => view.row(state::row(&state)),
+        Show { .. } => view.row(|row| state::fill(row, &state)),
     }
 }
 
@@ -136,7 +136,7 @@ fn rule(
             let text = policy::wide(&rule, view.screen.width(), view.paint());
             view.screen.write(&text)
         }
-        Show { .. } => view.row(policy::row(&rule)),
+        Show { .. } => view.row(|row| policy::fill(row, &rule)),
     }
 }
 
@@ -238,9 +238,8 @@ impl<'a> View<'a> {
         self.screen.paint()
     }
 
-    fn row(&mut self, row: Row) -> Result<(), Failure> {
-        let text = self.table.add(row);
-        self.screen.write(&text)
+    fn row(&mut self, fill: impl FnOnce(&mut Row)) -> Result<(), Failure> {
+        self.screen.write(self.table.add(fill))
     }
 
     /// One entry a line, inside one object.
@@ -270,8 +269,7 @@ impl<'a> View<'a> {
             );
             return self.screen.write(&text);
         }
-        let rest = self.table.finish();
-        self.screen.write(&rest)?;
+        self.screen.write(self.table.finish())?;
         let width = self.screen.width();
         self.screen.write(&fitted(totals, width))
     }

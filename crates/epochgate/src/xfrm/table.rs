@@ -6,9 +6,10 @@
 //! because it is rare or because the terminal is narrow, follows on an indented line of its own:
 //! nothing that a row has to say is cut off or left out.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 
-use crate::terminal::{Paint, Tone, harmless, wrapped};
+use crate::terminal::{Paint, Tone, columns, harmless, lines};
 
 /// Rows that are looked at before the first one is written.
 pub(crate) const LOOK_AHEAD: usize = 512;
@@ -81,47 +82,91 @@ pub(crate) enum Align {
     Address,
 }
 
-/// What a row has to say in a column.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cell {
-    pub(crate) text: String,
-    pub(crate) tone: Option<Tone>,
-    /// It is the usual: a column with nothing else in it is left out, and so is this without one.
-    pub(crate) usual: bool,
-}
-
-impl Cell {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        let text = text.into();
-        Self {
-            usual: text.is_empty(),
-            text,
-            tone: None,
-        }
-    }
-
-    /// Something to say only where it is not this.
-    pub(crate) fn unless(text: impl Into<String>, usual: &str) -> Self {
-        let text = text.into();
-        Self {
-            usual: text == usual || text.is_empty(),
-            text,
-            tone: None,
-        }
-    }
-
-    pub(crate) fn toned(self, tone: Option<Tone>) -> Self {
-        Self { tone, ..self }
-    }
-}
-
-/// One entry of a table.
+/// One entry of a table. Its text is in one buffer, harmless to a terminal, which the next entry
+/// takes over.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
-    /// One for each column.
-    pub(crate) cells: Vec<Cell>,
+    /// What is said in the columns, one behind the other.
+    text: String,
+    cells: Vec<Cell>,
     /// What stands out.
-    pub(crate) notes: Vec<(Tone, String)>,
+    notes: Vec<(Tone, String)>,
+}
+
+/// What a row has to say in a column.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    /// Where its text ends in that of the row.
+    end: usize,
+    /// How many columns of the terminal it takes.
+    length: usize,
+    tone: Option<Tone>,
+    /// It is the usual: a column with nothing else in it is left out, and so is this without one.
+    usual: bool,
+}
+
+impl Row {
+    /// What is to be said in the next column.
+    pub(crate) fn put(&mut self, value: impl Display) {
+        self.add(value, None, "");
+    }
+
+    /// The same, with a colour.
+    pub(crate) fn put_toned(&mut self, value: impl Display, tone: Option<Tone>) {
+        self.add(value, tone, "");
+    }
+
+    /// Something to say only where it is not `usual`.
+    pub(crate) fn put_unless(&mut self, value: impl Display, usual: &str) {
+        self.add(value, None, usual);
+    }
+
+    /// What there may be to say in the next column.
+    pub(crate) fn put_optional(&mut self, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.put(value),
+            None => self.put(""),
+        }
+    }
+
+    /// What stands out: it goes behind or below the columns.
+    pub(crate) fn put_notes(&mut self, notes: Vec<(Tone, String)>) {
+        self.notes = notes;
+    }
+
+    fn add(&mut self, value: impl Display, tone: Option<Tone>, usual: &str) {
+        let start = self.text.len();
+        // A string takes whatever is written to it.
+        let _ = write!(self.text, "{value}");
+        let written = self.text.get(start..).unwrap_or_default();
+        if let Cow::Owned(harmless) = harmless(written) {
+            self.text.truncate(start);
+            self.text.push_str(&harmless);
+        }
+        let written = self.text.get(start..).unwrap_or_default();
+        self.cells.push(Cell {
+            end: self.text.len(),
+            length: columns(written),
+            tone,
+            usual: written.is_empty() || written == usual,
+        });
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.cells.clear();
+        self.notes.clear();
+    }
+
+    /// The cells and what they say.
+    fn cells(&self) -> impl Iterator<Item = (&Cell, &str)> {
+        let mut start = 0;
+        self.cells.iter().map(move |cell| {
+            let text = self.text.get(start..cell.end).unwrap_or_default();
+            start = cell.end;
+            (cell, text)
+        })
+    }
 }
 
 /// Which columns a table has, and how wide they are.
@@ -147,8 +192,8 @@ impl Layout {
         let wanted = |place: usize, column: &Column| {
             let cells = first.iter().filter_map(|row| row.cells.get(place));
             let is_said = column.rank == 0 || cells.clone().any(|cell| !cell.usual);
-            let longest = cells.map(|cell| length(&cell.text)).max().unwrap_or(0);
-            is_said.then(|| longest.min(column.widest).max(length(column.title)))
+            let longest = cells.map(|cell| cell.length).max().unwrap_or(0);
+            is_said.then(|| longest.min(column.widest).max(column.title.len()))
         };
         let wanted: Vec<Option<usize>> = columns
             .iter()
@@ -171,7 +216,7 @@ impl Layout {
                 {
                     *wanted = (*wanted)
                         .min(usual_length(first, place))
-                        .max(length(column.title));
+                        .max(column.title.len());
                 }
             }
             layout.fit(&wanted, width);
@@ -231,70 +276,87 @@ impl Layout {
             .saturating_sub(GAP)
     }
 
-    /// The line of headings.
-    pub(crate) fn heading(&self) -> String {
-        let cells: Vec<Cell> = self
-            .columns
-            .iter()
-            .map(|column| Cell::new(column.title))
-            .collect();
+    /// Puts the line of headings behind `text`.
+    fn put_heading(&self, text: &mut String) {
+        let mut titles = Row::default();
+        for column in self.columns {
+            titles.put(column.title);
+        }
         let mut line = String::new();
-        self.put_cells(&mut line, &cells);
-        let line = line.trim_end();
-        self.paint.paint(Tone::Name, line) + "\n"
+        self.put_cells(&mut line, &titles);
+        self.paint.put(text, Tone::Name, line.trim_end());
+        text.push('\n');
     }
 
-    /// The lines of a row.
-    pub(crate) fn row(&self, row: &Row) -> String {
-        let mut text = String::with_capacity(self.width.unwrap_or(120) + 1);
-        self.put_cells(&mut text, &row.cells);
-        text.truncate(text.trim_end().len());
-        let mut details = String::new();
-        for ((column, width), cell) in self.columns.iter().zip(&self.widths).zip(&row.cells) {
-            if width.is_none() && column.below && !cell.usual {
-                let separator = if details.is_empty() { "" } else { ", " };
-                let blank = if column.label.is_empty() { "" } else { " " };
-                let _ = write!(details, "{separator}{}{blank}{}", column.label, cell.text);
-            }
-        }
+    /// Puts the lines of a row behind `text`.
+    fn put_row(&self, text: &mut String, row: &Row) {
+        self.put_cells(text, row);
+        let details = self.details(row);
         match self.width {
             None => {
                 if !details.is_empty() {
-                    let _ = write!(text, "  {details}");
+                    text.push_str("  ");
+                    text.push_str(&details);
                 }
                 for (tone, note) in &row.notes {
-                    let note = self.paint.paint(*tone, &format!("! {}", harmless(note)));
-                    let _ = write!(text, "  {note}");
+                    text.push_str("  ");
+                    self.paint
+                        .put(text, *tone, format_args!("! {}", harmless(note)));
                 }
                 text.push('\n');
             }
             Some(width) => {
                 text.push('\n');
-                for line in wrapped(&details, width - INDENT) {
-                    let _ = writeln!(text, "{:INDENT$}{line}", "");
+                for line in lines(&details, width - INDENT) {
+                    put_blanks(text, INDENT);
+                    text.push_str(line);
+                    text.push('\n');
                 }
                 for (tone, note) in &row.notes {
                     let mut mark = "! ";
-                    for line in wrapped(&harmless(note), width - INDENT - mark.len()) {
-                        let line = self.paint.paint(*tone, &format!("{mark}{line}"));
-                        let _ = writeln!(text, "{:INDENT$}{line}", "");
+                    for line in lines(&harmless(note), width - INDENT - mark.len()) {
+                        put_blanks(text, INDENT);
+                        self.paint.put(text, *tone, format_args!("{mark}{line}"));
+                        text.push('\n');
                         mark = "  ";
                     }
                 }
             }
         }
-        text
+    }
+
+    /// What a row has to say beside its columns.
+    fn details(&self, row: &Row) -> String {
+        let mut details = String::new();
+        for ((column, width), (cell, said)) in
+            self.columns.iter().zip(&self.widths).zip(row.cells())
+        {
+            if width.is_none() && column.below && !cell.usual {
+                if !details.is_empty() {
+                    details.push_str(", ");
+                }
+                details.push_str(column.label);
+                if !column.label.is_empty() {
+                    details.push(' ');
+                }
+                details.push_str(said);
+            }
+        }
+        details
     }
 
     /// Puts every shown cell at its column, or behind the one before it if that is too long; what
-    /// does not fit into the line any more begins a new one, at its column.
-    fn put_cells(&self, text: &mut String, cells: &[Cell]) {
+    /// does not fit into the line any more begins a new one, at its column. No line ends in blanks.
+    fn put_cells(&self, text: &mut String, row: &Row) {
         let limit = self.width.unwrap_or(usize::MAX);
+        let mut line_start = text.len();
         let mut at = 0;
         let mut column_start = 0;
-        for ((column, width), cell) in self.columns.iter().zip(&self.widths).zip(cells) {
+        for ((column, width), (cell, said)) in
+            self.columns.iter().zip(&self.widths).zip(row.cells())
+        {
             let Some(width) = *width else { continue };
-            let length = length(&cell.text);
+            let length = cell.length;
             let pad = match column.align {
                 Align::Right => width.saturating_sub(length),
                 Align::Left | Align::Address => 0,
@@ -311,26 +373,42 @@ impl Layout {
             };
             let is_shifted = self.width.is_some() && start > own_start + SHIFT_MAX;
             if at > 0 && (start + length > limit || is_shifted) {
-                text.truncate(text.trim_end().len());
+                trim_end(text, line_start);
                 text.push('\n');
+                line_start = text.len();
                 at = 0;
                 start = own_start.min(limit.saturating_sub(length));
             }
-            text.extend(std::iter::repeat_n(' ', start - at));
-            let shown = harmless(&cell.text);
+            put_blanks(text, start - at);
             match cell.tone {
-                Some(tone) => text.push_str(&self.paint.paint(tone, &shown)),
-                None => text.push_str(&shown),
+                Some(tone) => self.paint.put(text, tone, said),
+                None => text.push_str(said),
             }
             at = start + length;
         }
+        trim_end(text, line_start);
     }
+}
+
+fn put_blanks(text: &mut String, mut count: usize) {
+    const BLANKS: &str = "                                ";
+    while let Some(rest) = count.checked_sub(BLANKS.len()) {
+        text.push_str(BLANKS);
+        count = rest;
+    }
+    text.push_str(BLANKS.get(..count).unwrap_or_default());
+}
+
+/// Takes away the blanks at the end of the line that begins at `start`.
+fn trim_end(text: &mut String, start: usize) {
+    let line = text.get(start..).unwrap_or_default();
+    text.truncate(start + line.trim_end().len());
 }
 
 /// The length that most rows need in a column.
 fn usual_length(rows: &[Row], place: usize) -> usize {
     let cells = rows.iter().filter_map(|row| row.cells.get(place));
-    let mut lengths: Vec<usize> = cells.map(|cell| length(&cell.text)).collect();
+    let mut lengths: Vec<usize> = cells.map(|cell| cell.length).collect();
     lengths.sort_unstable();
     let most = lengths.len().saturating_sub(1) * ADDRESSES_FITTED_PERCENT / 100;
     let limit = lengths
@@ -344,14 +422,6 @@ fn usual_length(rows: &[Row], place: usize) -> usize {
         .unwrap_or(limit)
 }
 
-fn length(text: &str) -> usize {
-    if text.is_ascii() {
-        text.len()
-    } else {
-        text.chars().count()
-    }
-}
-
 /// A table under way: the first rows wait for the layout, all others go through.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -360,6 +430,10 @@ pub(crate) struct Table {
     paint: Paint,
     waiting: Vec<Row>,
     layout: Option<Layout>,
+    /// The row under way, once there is a layout.
+    row: Row,
+    /// What is to be written now.
+    text: String,
 }
 
 impl Table {
@@ -370,38 +444,45 @@ impl Table {
             paint,
             waiting: Vec::new(),
             layout: None,
+            row: Row::default(),
+            text: String::new(),
         }
     }
 
-    /// Takes a row; gives the text to write now, if any.
-    pub(crate) fn add(&mut self, row: Row) -> String {
-        if let Some(layout) = &self.layout {
-            return layout.row(&row);
+    /// Takes what `fill` puts into an empty row; gives the text to write now, if any.
+    pub(crate) fn add(&mut self, fill: impl FnOnce(&mut Row)) -> &str {
+        self.text.clear();
+        self.row.clear();
+        fill(&mut self.row);
+        match &self.layout {
+            Some(layout) => layout.put_row(&mut self.text, &self.row),
+            None => {
+                self.waiting.push(std::mem::take(&mut self.row));
+                if self.waiting.len() == LOOK_AHEAD {
+                    self.begin();
+                }
+            }
         }
-        self.waiting.push(row);
-        match self.waiting.len() {
-            LOOK_AHEAD.. => self.begin(),
-            _ => String::new(),
-        }
+        &self.text
     }
 
     /// The rest of the table.
-    pub(crate) fn finish(&mut self) -> String {
-        match (&self.layout, self.waiting.is_empty()) {
-            (None, false) => self.begin(),
-            (Some(_), _) | (None, true) => String::new(),
+    pub(crate) fn finish(&mut self) -> &str {
+        self.text.clear();
+        if !self.waiting.is_empty() {
+            self.begin();
         }
+        &self.text
     }
 
-    fn begin(&mut self) -> String {
+    fn begin(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let layout = Layout::of(self.columns, &waiting, self.width, self.paint);
-        let mut text = layout.heading();
+        layout.put_heading(&mut self.text);
         for row in &waiting {
-            text.push_str(&layout.row(row));
+            layout.put_row(&mut self.text, row);
         }
         self.layout = Some(layout);
-        text
     }
 }
 
@@ -417,22 +498,25 @@ mod tests {
     ];
 
     fn row(cells: [&str; 4], note: Option<&str>) -> Row {
-        Row {
-            cells: cells.map(Cell::new).to_vec(),
-            notes: note
-                .map(|note| (Tone::Bad, note.to_owned()))
+        let mut row = Row::default();
+        for cell in cells {
+            row.put(cell);
+        }
+        row.put_notes(
+            note.map(|note| (Tone::Bad, note.to_owned()))
                 .into_iter()
                 .collect(),
-        }
+        );
+        row
     }
 
     fn shown(rows: &[Row], width: Option<usize>) -> String {
         let mut table = Table::new(&COLUMNS, width, Paint::Plain);
         let mut text = String::new();
         for row in rows {
-            text.push_str(&table.add(row.clone()));
+            text.push_str(table.add(|empty| *empty = row.clone()));
         }
-        text.push_str(&table.finish());
+        text.push_str(table.finish());
         text
     }
 
@@ -476,6 +560,32 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_obeys_nothing_of_what_a_row_says() {
+        let hostile = row(["\x1b[2J", "::1\r", "\u{9b}m", "\x07"], Some("a\x1b]0;b"));
+        for width in [None, Some(40), Some(80)] {
+            let text = shown(std::slice::from_ref(&hostile), width);
+            let obeyed: Vec<char> = text
+                .chars()
+                .filter(|c| c.is_control() && *c != '\n')
+                .collect();
+            assert!(obeyed.is_empty(), "{width:?}: {text:?}");
+            assert_eq!(text.matches('\u{fffd}').count(), 5, "{width:?}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn columns_of_any_distance_are_reached() {
+        let long = "x".repeat(100);
+        let rows = [
+            row(["a", &long, "", "m"], None),
+            row(["a", "b", "", "m"], None),
+        ];
+        let text = shown(&rows, None);
+        let starts: Vec<_> = text.lines().map(|line| line.rfind(['M', 'm'])).collect();
+        assert_eq!(starts, [Some(46), Some(106), Some(46)], "{text}");
+    }
+
+    #[test]
     fn what_is_too_long_moves_the_rest_to_a_line_of_its_own() {
         let source = "2001:db8:1234:5678:9abc:def0:1234:5678";
         let mut rows = vec![row(["a", "::1", "5", "m"], None); LOOK_AHEAD];
@@ -503,12 +613,12 @@ mod tests {
     fn a_long_table_streams() {
         let mut table = Table::new(&COLUMNS, Some(80), Paint::Plain);
         for number in 1..LOOK_AHEAD {
-            let text = table.add(row(["a", "::1", &number.to_string(), ""], None));
+            let text = table.add(|empty| *empty = row(["a", "::1", &number.to_string(), ""], None));
             assert_eq!(text, "");
         }
-        let text = table.add(row(["a", "::1", "0", ""], None));
+        let text = table.add(|empty| *empty = row(["a", "::1", "0", ""], None));
         assert_eq!(text.lines().count(), LOOK_AHEAD + 1);
-        let text = table.add(row(["a", "::1", "0", "late"], None));
+        let text = table.add(|empty| *empty = row(["a", "::1", "0", "late"], None));
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.ends_with("mark late\n"), "{text}");
         assert_eq!(table.finish(), "");

@@ -23,9 +23,9 @@ fn states_at(width: Option<usize>, is_wanted: impl Fn(&SaEntry) -> bool) -> Stri
             host: &host,
         };
         totals.add(&state);
-        text.push_str(&table.add(state::row(&state)));
+        text.push_str(table.add(|row| state::fill(row, &state)));
     }
-    text.push_str(&table.finish());
+    text.push_str(table.finish());
     fitting(text + &fitted(&totals.sentence(false), width), width)
 }
 
@@ -44,9 +44,9 @@ fn policies_at(width: Option<usize>) -> String {
             host: &host,
         };
         totals.add(&rule);
-        text.push_str(&table.add(policy::row(&rule)));
+        text.push_str(table.add(|row| policy::fill(row, &rule)));
     }
-    text.push_str(&table.finish());
+    text.push_str(table.finish());
     fitting(text + &fitted(&totals.sentence(false), width), width)
 }
 

@@ -130,9 +130,10 @@ pub(super) fn telling(event: &XfrmEvent, host: &Surroundings) -> Telling {
 fn acquire(acquire: &Acquire, host: &Surroundings) -> String {
     let packet = packet_text(&acquire.packet, host);
     let met = policy_text(&acquire.policy.policy);
-    let wanted = acquire
-        .template()
-        .map_or_else(|| acquire.protocol.to_string(), policy::template_text);
+    let wanted = match acquire.template() {
+        Some(template) => policy::template_text(template).to_string(),
+        None => acquire.protocol.to_string(),
+    };
     let reqid = acquire.reqid().map_or_else(String::new, |reqid| {
         let owner = if ours(reqid) { ", epochgate's" } else { "" };
         format!(", reqid {}{owner}", state::reqid_text(reqid.0))

@@ -5,6 +5,8 @@ pub(crate) mod json;
 mod row;
 mod wide;
 
+use std::fmt::Display;
+
 use epochgate_xfrm::{PolicyAction, PolicyDirection, PolicyEntry, PolicyFlags, Template};
 
 use super::partners::{Outcome, PolicyTraits};
@@ -12,7 +14,7 @@ use super::surroundings::Surroundings;
 use super::{state, words};
 use crate::terminal::Tone;
 
-pub(crate) use row::{COLUMNS, only, row, template as template_text};
+pub(crate) use row::{COLUMNS, fill, only, template as template_text};
 pub(crate) use wide::wide;
 
 /// A policy, with all that is known of it.
@@ -65,9 +67,8 @@ impl Rule<'_> {
     }
 
     /// What the templates come to now, in a few words: `0xc5f3a001`, `2 SAs`, `no SA`.
-    pub(crate) fn now(&self) -> String {
-        let texts: Vec<String> = self.outcomes.iter().map(short).collect();
-        texts.join(" + ")
+    pub(crate) fn now(&self) -> impl Display {
+        words::joined(self.outcomes.iter().map(short), " + ")
     }
 
     /// What stands out, the worst first.
@@ -155,20 +156,23 @@ impl Rule<'_> {
 }
 
 /// What one template comes to, in a few words.
-fn short(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Uses { spi, others: 0, .. } => format!("{spi:#010x}"),
-        Outcome::Uses { spi, others, .. } => format!("{spi:#010x} of {}", others.saturating_add(1)),
-        Outcome::Accepts { spis, count: 1 } => spis
-            .first()
-            .map_or_else(String::new, |spi| format!("{spi:#010x}")),
-        Outcome::Accepts { count, .. } => format!("any of {}", words::digits(*count)),
-        Outcome::Acquiring => "acquiring".to_owned(),
-        Outcome::Refuses { .. } | Outcome::WrongWay { .. } => "refused".to_owned(),
-        Outcome::Skips => "none needed".to_owned(),
-        Outcome::Nothing => "no SA".to_owned(),
-        Outcome::NotLookedFor => "?".to_owned(),
-    }
+fn short(outcome: &Outcome) -> impl Display {
+    words::shown(move |f| match outcome {
+        Outcome::Uses { spi, others: 0, .. } => write!(f, "{spi:#010x}"),
+        Outcome::Uses { spi, others, .. } => {
+            write!(f, "{spi:#010x} of {}", others.saturating_add(1))
+        }
+        Outcome::Accepts { spis, count: 1 } => match spis.first() {
+            Some(spi) => write!(f, "{spi:#010x}"),
+            None => Ok(()),
+        },
+        Outcome::Accepts { count, .. } => write!(f, "any of {}", words::digits(*count)),
+        Outcome::Acquiring => f.write_str("acquiring"),
+        Outcome::Refuses { .. } | Outcome::WrongWay { .. } => f.write_str("refused"),
+        Outcome::Skips => f.write_str("none needed"),
+        Outcome::Nothing => f.write_str("no SA"),
+        Outcome::NotLookedFor => f.write_str("?"),
+    })
 }
 
 /// The names of flags, as `ip xfrm` has them; a number for the ones that this version does not know.

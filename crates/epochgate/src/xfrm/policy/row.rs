@@ -1,13 +1,15 @@
 //! A policy as a row of the table.
 
+use std::fmt::Display;
+
 use epochgate_xfrm::{PolicyDirection, PortMatch, Selector, Template};
 
 use super::{Effect, Rule};
 use crate::terminal::Tone;
-use crate::xfrm::table::{Align, Cell, Column, Row};
+use crate::xfrm::table::{Align, Column, Row};
 use crate::xfrm::{state, words};
 
-/// The columns, in the order of [`row`].
+/// The columns, in the order of [`fill`].
 pub(crate) static COLUMNS: [Column; 15] = [
     Column::new("DIR", "", 0, Align::Left, 6),
     Column::new("SOURCE", "from", 0, Align::Address, 43),
@@ -26,8 +28,8 @@ pub(crate) static COLUMNS: [Column; 15] = [
     Column::new("TEMPLATE", "", 4, Align::Left, 62),
 ];
 
-/// The row of a policy.
-pub(crate) fn row(rule: &Rule<'_>) -> Row {
+/// Puts a policy into its row.
+pub(crate) fn fill(row: &mut Row, rule: &Rule<'_>) {
     let (entry, policy, host) = (rule.entry, &rule.entry.policy, rule.host);
     let notes = rule.notes();
     let tone = notes.first().map(|(tone, _)| *tone);
@@ -36,54 +38,37 @@ pub(crate) fn row(rule: &Rule<'_>) -> Row {
         Effect::Clear => ("clear", None),
         Effect::Block => ("block", Some(Tone::Bad)),
     };
-    let used = entry.last_used.or(entry.usage.first_used);
-    let reqids: Vec<String> = policy
-        .templates
-        .iter()
-        .map(|t| state::owned_reqid(t.reqid.0))
-        .collect();
-    let cells = vec![
-        Cell::new(direction(policy.direction)),
-        Cell::new(policy.selector.source().to_string()),
-        Cell::new(policy.selector.destination().to_string()),
-        Cell::new(only(&policy.selector, &|index| host.interface(index))),
-        Cell::new(action).toned(action_tone),
-        Cell::new(rule.now()).toned(tone),
-        Cell::new(policy.priority.to_string()),
-        Cell::unless(reqids.join(" + "), "0"),
-        Cell::new(
-            policy
-                .if_id
-                .map_or_else(String::new, |id| host.if_id(id.get())),
-        ),
-        Cell::new(policy.mark.map_or_else(String::new, state::mark)),
-        Cell::new(match used {
-            Some(last) => words::roughly(host.ago(last)) + " ago",
-            None => "never".to_owned(),
-        }),
-        Cell::new(if policy.sub_policy { "sub" } else { "" }),
-        Cell::new(super::flag_names(policy.flags).join(",")),
-        Cell::new(policy.index.to_string()),
-        Cell::new(
-            policy
-                .templates
-                .iter()
-                .map(template)
-                .collect::<Vec<_>>()
-                .join(" + "),
-        ),
-    ];
-    Row { cells, notes }
+    let templates = policy.templates.iter();
+    let reqids = templates.clone().map(|t| state::owned_reqid(t.reqid.0));
+    row.put(direction(policy.direction));
+    row.put(words::prefix(policy.selector.source()));
+    row.put(words::prefix(policy.selector.destination()));
+    row.put(only(&policy.selector, &|index| host.interface(index)));
+    row.put_toned(action, action_tone);
+    row.put_toned(rule.now(), tone);
+    row.put(policy.priority);
+    row.put_unless(words::joined(reqids, " + "), "0");
+    row.put_optional(policy.if_id.map(|id| host.if_id(id.get())));
+    row.put_optional(policy.mark.map(state::mark));
+    match entry.last_used.or(entry.usage.first_used) {
+        Some(last) => row.put(format_args!("{} ago", words::roughly(host.ago(last)))),
+        None => row.put("never"),
+    }
+    row.put(if policy.sub_policy { "sub" } else { "" });
+    row.put(super::flag_names(policy.flags).join(","));
+    row.put(policy.index);
+    row.put(words::joined(templates.map(template), " + "));
+    row.put_notes(notes);
 }
 
 /// As short as `sk-out`, for a socket's own policy.
-fn direction(direction: PolicyDirection) -> String {
+fn direction(direction: PolicyDirection) -> &'static str {
     match direction {
-        PolicyDirection::SocketIn => "sk-in".to_owned(),
-        PolicyDirection::SocketOut => "sk-out".to_owned(),
-        PolicyDirection::In | PolicyDirection::Out | PolicyDirection::Forward => {
-            direction.to_string()
-        }
+        PolicyDirection::In => "in",
+        PolicyDirection::Out => "out",
+        PolicyDirection::Forward => "fwd",
+        PolicyDirection::SocketIn => "sk-in",
+        PolicyDirection::SocketOut => "sk-out",
     }
 }
 
@@ -142,16 +127,19 @@ fn upper_protocol(number: u8) -> String {
 }
 
 /// `esp tunnel 203.0.113.9 -> 198.51.100.7`.
-pub(crate) fn template(template: &Template) -> String {
-    let mut text = format!("{} {}", template.protocol, template.mode);
-    if !(template.source.is_unspecified() && template.destination.is_unspecified()) {
-        text.push_str(&format!(" {} -> {}", template.source, template.destination));
-    }
-    if let Some(spi) = template.spi {
-        text.push_str(&format!(" pinned {spi}"));
-    }
-    if template.optional {
-        text.push_str(" optional");
-    }
-    text
+pub(crate) fn template(template: &Template) -> impl Display {
+    words::shown(move |f| {
+        write!(f, "{} {}", template.protocol, template.mode)?;
+        if !(template.source.is_unspecified() && template.destination.is_unspecified()) {
+            let (from, to) = (template.source, template.destination);
+            write!(f, " {} -> {}", words::address(from), words::address(to))?;
+        }
+        if let Some(spi) = template.spi {
+            write!(f, " pinned {spi}")?;
+        }
+        if template.optional {
+            f.write_str(" optional")?;
+        }
+        Ok(())
+    })
 }

@@ -13,7 +13,7 @@ use super::surroundings::Surroundings;
 use super::{ours, words};
 use crate::terminal::Tone;
 
-pub(crate) use row::{COLUMNS, encap, mark, owned_reqid, reqid_text, row};
+pub(crate) use row::{COLUMNS, encap, fill, mark, owned_reqid, reqid_text};
 pub(crate) use wide::{offload_flags, raw, wide};
 
 /// Below this part of its sequence numbers an SA should have been replaced, in percent.

@@ -1,14 +1,16 @@
 //! An SA as a row of the table.
 
-use epochgate_xfrm::{Encap, EncapKind, Mark, Reqid};
+use std::fmt::Display;
+
+use epochgate_xfrm::{Encap, EncapKind, Mark, PolicyDirection, Reqid};
 
 use super::State;
 use crate::terminal::Tone;
-use crate::xfrm::partners::{Lead, Leads, SaWay, Told};
-use crate::xfrm::table::{Align, Cell, Column, Row};
+use crate::xfrm::partners::{Leads, SaWay, Told};
+use crate::xfrm::table::{Align, Column, Row};
 use crate::xfrm::{limits, ours, words};
 
-/// The columns, in the order of [`row`].
+/// The columns, in the order of [`fill`].
 pub(crate) static COLUMNS: [Column; 20] = [
     Column::new("DIR", "", 0, Align::Left, 4),
     Column::new("SPI", "", 0, Align::Left, 10),
@@ -32,44 +34,39 @@ pub(crate) static COLUMNS: [Column; 20] = [
     Column::new("USED BY", "used by", 7, Align::Left, 48),
 ];
 
-/// The row of an SA.
-pub(crate) fn row(state: &State<'_>) -> Row {
+/// Puts an SA into its row.
+pub(crate) fn fill(row: &mut Row, state: &State<'_>) {
     let (entry, sa, host) = (state.entry, &state.entry.sa, state.host);
     let notes = state.notes();
-    let tone = notes.first().map(|(tone, _)| *tone);
-    let spi = sa
-        .spi
-        .map_or_else(|| "larval".to_owned(), |spi| spi.to_string());
-    let optional = |text: Option<String>| Cell::new(text.unwrap_or_default());
-    let cells = vec![
-        Cell::new(direction(state.way)),
-        Cell::new(spi).toned(tone.or(Some(Tone::Name))),
-        Cell::new(sa.source.to_string()),
-        Cell::new(sa.destination.to_string()),
-        Cell::unless(sa.protocol.to_string(), "esp"),
-        Cell::unless(sa.mode.to_string(), "tunnel"),
-        Cell::new(words::algorithms(&sa.protection)),
-        Cell::new(words::roughly(host.ago(entry.usage.added))),
-        Cell::new(match entry.last_used.or(entry.usage.first_used) {
-            Some(last) => words::roughly(host.ago(last)),
-            None => "never".to_owned(),
-        }),
-        Cell::new(words::count(entry.usage.packets)),
-        Cell::new(words::bytes(entry.usage.bytes)),
-        optional(limits::next(&sa.limits, &entry.usage, host.now)),
-        Cell::unless(owned_reqid(sa.reqid.0), "0"),
-        optional(sa.if_id.map(|id| host.if_id(id.get()))),
-        optional(sa.mark.map(self::mark)),
-        optional(sa.encap.as_ref().map(encap)),
-        Cell::unless(replay(state), "32"),
-        optional(
-            sa.offload
-                .map(|offload| host.interface(offload.interface_index)),
-        ),
-        optional(sa.cpu.map(|cpu| cpu.to_string())),
-        Cell::new(used_by(state.leads)),
-    ];
-    Row { cells, notes }
+    let tone = notes.first().map(|(tone, _)| *tone).or(Some(Tone::Name));
+    row.put(direction(state.way));
+    match sa.spi {
+        Some(spi) => row.put_toned(spi, tone),
+        None => row.put_toned("larval", tone),
+    }
+    row.put(words::address(sa.source));
+    row.put(words::address(sa.destination));
+    row.put_unless(sa.protocol, "esp");
+    row.put_unless(sa.mode, "tunnel");
+    row.put(words::algorithms(&sa.protection));
+    row.put(words::roughly(host.ago(entry.usage.added)));
+    match entry.last_used.or(entry.usage.first_used) {
+        Some(last) => row.put(words::roughly(host.ago(last))),
+        None => row.put("never"),
+    }
+    row.put(words::count(entry.usage.packets));
+    row.put(words::bytes(entry.usage.bytes));
+    row.put_optional(limits::next(&sa.limits, &entry.usage, host.now));
+    row.put_unless(owned_reqid(sa.reqid.0), "0");
+    row.put_optional(sa.if_id.map(|id| host.if_id(id.get())));
+    row.put_optional(sa.mark.map(mark));
+    row.put_optional(sa.encap.as_ref().map(encap));
+    row.put_unless(replay(state), "32");
+    let device = sa.offload.map(|it| host.interface(it.interface_index));
+    row.put_optional(device);
+    row.put_optional(sa.cpu);
+    row.put(used_by(state.leads));
+    row.put_notes(notes);
 }
 
 /// `out`, or `~out` where the kernel does not say it.
@@ -84,21 +81,21 @@ pub(crate) fn direction(way: SaWay) -> &'static str {
 }
 
 /// A reqid: ours in hexadecimal, others' as their daemons print them.
-pub(crate) fn reqid_text(number: u32) -> String {
-    match ours(Reqid(number)) {
-        true => format!("{number:#x}"),
-        false => number.to_string(),
-    }
+pub(crate) fn reqid_text(number: u32) -> impl Display {
+    words::shown(move |f| match ours(Reqid(number)) {
+        true => write!(f, "{number:#x}"),
+        false => write!(f, "{number}"),
+    })
 }
 
 /// A reqid and, if it is ours, whose it is: `epochgate 0x45470001`.
-pub(crate) fn owned_reqid(number: u32) -> String {
-    let owner = if ours(Reqid(number)) {
-        "epochgate "
-    } else {
-        ""
-    };
-    owner.to_owned() + &reqid_text(number)
+pub(crate) fn owned_reqid(number: u32) -> impl Display {
+    words::shown(move |f| {
+        if ours(Reqid(number)) {
+            f.write_str("epochgate ")?;
+        }
+        reqid_text(number).fmt(f)
+    })
 }
 
 /// A mark; without its mask if that is all.
@@ -133,31 +130,32 @@ fn replay(state: &State<'_>) -> String {
 }
 
 /// The policies that lead to an SA, those with one selector together: `in+fwd A -> B and 2 more`.
-pub(crate) fn used_by(leads: &Leads) -> String {
-    let Some(first) = leads.first.first() else {
-        return if leads.incomplete {
-            "not looked for".to_owned()
-        } else {
-            String::new()
+fn used_by(leads: &Leads) -> impl Display {
+    words::shown(move |f| {
+        let Some(first) = leads.first.first() else {
+            return f.write_str(if leads.incomplete {
+                "not looked for"
+            } else {
+                ""
+            });
         };
-    };
-    let same: Vec<&Lead> = leads
-        .first
-        .iter()
-        .filter(|lead| lead.selector == first.selector)
-        .collect();
-    let mut directions: Vec<String> = Vec::new();
-    for lead in &same {
-        let direction = lead.direction.to_string();
-        if !directions.contains(&direction) {
-            directions.push(direction);
+        let same = leads
+            .first
+            .iter()
+            .filter(|it| it.selector == first.selector);
+        let mut directions: Vec<PolicyDirection> = Vec::new();
+        for lead in same.clone() {
+            if !directions.contains(&lead.direction) {
+                directions.push(lead.direction);
+            }
         }
-    }
-    let others = leads.count().saturating_sub(same.len() as u64);
-    let more = match (others, leads.incomplete) {
-        (0, false) => String::new(),
-        (others, false) => format!(" and {} more", words::digits(others)),
-        (_, true) => " and maybe more".to_owned(),
-    };
-    format!("{} {}{more}", directions.join("+"), first.selector)
+        let directions = words::joined(directions.iter(), "+");
+        write!(f, "{directions} {}", first.selector)?;
+        let others = leads.count().saturating_sub(same.count() as u64);
+        match (others, leads.incomplete) {
+            (0, false) => Ok(()),
+            (others, false) => write!(f, " and {} more", words::digits(others)),
+            (_, true) => f.write_str(" and maybe more"),
+        }
+    })
 }
