@@ -154,8 +154,8 @@ impl Paint {
     }
 }
 
-/// Text that came over the network or from a file, without characters that a terminal obeys; line
-/// feeds stay.
+/// Text that came over the network or from a file, without characters that a terminal obeys or that
+/// change the order in which it shows others; line feeds stay.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte == b'\n' || matches!(byte, b' '..=b'~');
     // To the end, whatever comes: the compiler then looks at many bytes at once.
@@ -164,10 +164,19 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     }
     let harmless = |c: char| match c {
         '\n' => c,
-        c if c.is_control() => '\u{fffd}',
+        c if c.is_control() || turns_text(c) => '\u{fffd}',
         c => c,
     };
     Cow::Owned(text.chars().map(harmless).collect())
+}
+
+/// Characters that only order others, or end a line for some (Unicode Standard Annex 9 §2, and the
+/// separators of lines and paragraphs): with them a name could look like another one.
+fn turns_text(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// How many columns text takes, a character one each.
@@ -226,6 +235,21 @@ mod tests {
             harmless("a\x1b[2Jb\r\n\u{9b}c"),
             "a\u{fffd}[2Jb\u{fffd}\n\u{fffd}c"
         );
+    }
+
+    #[test]
+    fn a_name_cannot_turn_the_characters_after_it_around() {
+        for c in "\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\u{2029}".chars() {
+            assert_eq!(harmless(&format!("a{c}b")), "a\u{fffd}b");
+        }
+        assert_eq!(harmless("zwölf\u{2003}\u{5d0}"), "zwölf\u{2003}\u{5d0}");
+    }
+
+    #[test]
+    fn plain_text_is_not_copied() {
+        let plain: String = (' '..='~').chain(['\n']).collect();
+        assert!(matches!(harmless(&plain), Cow::Borrowed(text) if text == plain));
+        assert_eq!(harmless("\x7f"), "\u{fffd}");
     }
 
     #[test]
