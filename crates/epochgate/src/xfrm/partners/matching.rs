@@ -29,12 +29,8 @@ pub(crate) struct SaTraits {
     pub(crate) mode: u8,
     /// Seconds since 1970: of those that fit, the kernel takes the newest.
     pub(crate) added: u64,
-    /// It waits for a key daemon (`XFRM_STATE_ACQ`).
-    pub(crate) larval: bool,
     /// Its soft limit is reached: the kernel prefers any other that fits (`km.dying`).
     pub(crate) dying: bool,
-    /// `XFRM_STATE_WILDRECV`: never used for sending.
-    receives_only: bool,
     pub(crate) way: SaWay,
     /// The family that its selector is for.
     selector_is_v4: Option<bool>,
@@ -44,6 +40,10 @@ pub(crate) struct SaTraits {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rare {
+    /// It waits for a key daemon (`XFRM_STATE_ACQ`).
+    larval: bool,
+    /// `XFRM_STATE_WILDRECV`: never used for sending.
+    receives_only: bool,
     mark_value: u32,
     mark_mask: u32,
     if_id: u32,
@@ -53,7 +53,11 @@ struct Rare {
     selector: Option<Selector>,
 }
 
+const _: () = assert!(size_of::<SaTraits>() <= 64, "one cache line for each SA");
+
 static NOTHING_RARE: Rare = Rare {
+    larval: false,
+    receives_only: false,
     mark_value: 0,
     mark_mask: 0,
     if_id: 0,
@@ -67,6 +71,8 @@ impl SaTraits {
         let sa = &entry.sa;
         let mark = sa.mark.map_or((0, 0), |mark| (mark.value, mark.mask));
         let rare = Rare {
+            larval: is_larval(entry),
+            receives_only: sa.flags.contains(SaFlags::WILDCARD_RECEIVE),
             mark_value: mark.0,
             mark_mask: mark.1,
             if_id: sa.if_id.map_or(0, |id| id.get()),
@@ -84,13 +90,16 @@ impl SaTraits {
             protocol: sa.protocol.number(),
             mode: sa.mode.number(),
             added: entry.usage.added,
-            larval: is_larval(entry),
             dying: is_reached(&sa.limits.soft, entry, now),
-            receives_only: sa.flags.contains(SaFlags::WILDCARD_RECEIVE),
             way: SaWay::of(sa, ours),
             selector_is_v4: sa.selector.map(|s| s.source().address().is_ipv4()),
             rare: (rare != NOTHING_RARE).then(|| Box::new(rare)),
         }
+    }
+
+    /// It waits for a key daemon.
+    pub(crate) fn is_larval(&self) -> bool {
+        self.rare().larval
     }
 
     fn rare(&self) -> &Rare {
@@ -205,10 +214,10 @@ pub(crate) fn fits_outbound(
         && sa.mode == template.mode.number()
         && policy.mark & rare.mark_mask == rare.mark_value
         && rare.if_id == policy.if_id
-        && !sa.receives_only
+        && !rare.receives_only
         && rare.offloaded_to == policy.offloaded_to
         && fits_ends(sa, ends, &policy.selector)
-        && (sa.larval || fits_selector(sa, &policy.selector, true))
+        && (rare.larval || fits_selector(sa, &policy.selector, true))
 }
 
 /// Whether this SA, which does not fit, keeps the kernel from asking for one with the pinned SPI
@@ -241,7 +250,7 @@ pub(crate) fn passes_inbound(sa: &SaTraits, template: &Template, policy: &Policy
     } else {
         template.source.is_unspecified() || template.source == sa.source
     };
-    !sa.larval
+    !sa.is_larval()
         && !goes_out
         && sa.protocol == template.protocol.number()
         && template.spi.is_none_or(|spi| spi.get() == sa.spi)

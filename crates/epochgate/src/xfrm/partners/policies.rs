@@ -118,7 +118,7 @@ impl PolicyIndex {
     /// The policies that lead to an SA.
     pub(crate) fn leads_to(&self, sa: &SaTraits) -> Leads {
         let mut leads = Leads::default();
-        if !sa.larval {
+        if !sa.is_larval() {
             self.inbound(sa, &mut leads);
         }
         for address in [Some(sa.destination), None] {

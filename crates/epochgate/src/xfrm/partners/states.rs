@@ -122,7 +122,7 @@ impl StateIndex {
             if !matching::fits_outbound(sa, template, ends, policy) {
                 return;
             }
-            if sa.larval {
+            if sa.is_larval() {
                 acquiring = true;
                 return;
             }
