@@ -12,7 +12,11 @@ use epochgate_integration::office::{Desk, OfficeTraces};
 use epochgate_integration::peer::{PSK, SERVER_ID, is_open};
 use epochgate_integration::topology::{SERVER, SERVER_INNER, SERVER_NET};
 use epochgate_integration::traffic::RunningFlow;
-use epochgate_integration::{Account, Epochgate, Office, Packet, StrongSwan, UdpFlow, audit};
+use epochgate_integration::{
+    Account, Epochgate, Office, Packet, Packets, StrongSwan, UdpFlow, audit,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,7 +165,10 @@ fn clients_that_chose_the_same_inbound_spi(name: &str, count: usize) {
         .collect();
     let colliding = spis.iter().flatten().filter(|spi| **spi == COLLIDING_SPI);
     assert_eq!(colliding.count(), 1, "one client has it: {spis:x?}");
-    let refusals = server.log().matches("EEXIST").count();
+    let refusals = server
+        .log()
+        .matches("an SPI that another SA of this kernel has")
+        .count();
     assert_eq!(refusals, count - 1, "the server's kernel holds one");
     // How a client words TEMPORARY_FAILURE.
     let busy = clients
@@ -175,6 +182,54 @@ fn clients_that_chose_the_same_inbound_spi(name: &str, count: usize) {
     }
     let traces = watch.judge_with_refusals(&server);
     assert_each_its_own(&traces, &net.clients);
+}
+
+/// A client cannot know that a NAT kept it out; lost pings look the same.
+#[test]
+fn a_client_that_was_kept_out_makes_a_child_sa_from_which_its_server_parts() {
+    const LOST: u32 = 3;
+    let net = Office::new("masquerade_untied")
+        .clients(1)
+        .round_trip(ROUND_TRIP)
+        .build();
+    let watch = net.watch();
+    let server = Epochgate::start(&net.server, &net.server_config(""));
+    // So many that the epoch is not given up before one is answered.
+    let patient = "[tunnel.net.ping]\nidle = \"1s\"\nattempts = 20";
+    let client = Epochgate::start(&net.clients[0].host, &net.clients[0].config(patient));
+    client.run(&["up", "net"]);
+    client.wait_for("net", LIMIT, is_open);
+    server.wait_for("client0", LIMIT, is_open);
+    let to_server = SERVER.parse().expect("an IP address");
+    let fault = net
+        .server
+        .drop_packets(&Packets::esp().to(to_server).first(LOST));
+    let untying = "a NAT seems to have kept this client out";
+    client.wait_for("net", LIMIT, |_| client.log().contains(untying));
+    fault.lift();
+    let parted =
+        |tunnel: &Value| is_open(tunnel) && tunnel["epochs"].as_array().map(Vec::len) == Some(1);
+    let status = client.wait_for("net", LIMIT, is_open);
+    assert_eq!(status["open_epoch"], 1, "{status:#}");
+    for (up, down) in talk(&net) {
+        up.assert_perfect();
+        down.assert_perfect();
+    }
+    let status = server.wait_for("client0", LIMIT, parted);
+    assert_eq!(status["open_epoch"], 1, "{status:#}");
+    println!("{:?}", net.nat.counters());
+
+    // It says too that the server sent one ping, and nothing else, on what it parted from.
+    let traces = watch.judge();
+    let mut sent: BTreeMap<u32, usize> = BTreeMap::new();
+    for entry in traces.server.sent() {
+        if let Packet::Esp { spi, .. } = entry.packet {
+            *sent.entry(spi).or_default() += 1;
+        }
+    }
+    println!("ESP that the server sent, by SPI: {sent:x?}");
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent.values().min(), Some(&1));
 }
 
 /// A strongSwan for two clients that keeps their outbound SAs apart by marks, so that its kernel
