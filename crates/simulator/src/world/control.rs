@@ -204,7 +204,7 @@ impl World {
         self.take_effects(id);
     }
 
-    /// The kernel would not take back what somebody removed: it is asked again.
+    /// The kernel would not take back what somebody removed, or tell what is there: it is asked again.
     pub(super) fn stay_exposed(&mut self, id: NodeId) {
         let node = &mut self.nodes[id.0];
         if self.now < node.exposed_until {

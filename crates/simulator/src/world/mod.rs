@@ -298,9 +298,13 @@ impl World {
                 } else {
                     None
                 };
-                let writes = matches!(*what, XfrmOp::UpdatePolicies(_) | XfrmOp::CreatePolicies(_));
+                // A daemon that starts creates nothing before it has read what is there.
+                let mends = matches!(
+                    *what,
+                    XfrmOp::UpdatePolicies(_) | XfrmOp::CreatePolicies(_) | XfrmOp::ReadOurs
+                );
                 let result = self.operate(id, *what);
-                if writes && result.is_err() {
+                if mends && result.is_err() {
                     self.stay_exposed(id);
                 }
                 if let (Some(change), Ok(_)) = (change, &result) {
