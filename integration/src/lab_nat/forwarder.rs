@@ -20,6 +20,12 @@ const PACKET_BYTES: usize = 65_535;
 /// The longest order; what is longer is no order.
 const ORDER_BYTES: usize = 4096;
 
+/// Packets that one side gets forwarded before it is the other one's turn: on a slow machine packets may
+/// come faster than they are forwarded, and who sends less must not wait for ever.
+const ROUND_PACKETS: usize = 16;
+/// Packets that were dropped and are told one by one.
+const TOLD_DROPS: u64 = 200;
+
 /// Makes the two interfaces in this thread's network namespace, says `{"ready":true}` on standard
 /// output, and forwards between them until standard input ends. Orders come from there.
 ///
@@ -43,6 +49,7 @@ pub fn forward(names: [&str; 2], public: Ipv4Addr) -> io::Result<()> {
         down_until: None,
         truth: BTreeMap::new(),
         counters: LabCounters::default(),
+        told: 0,
     };
     answer(&json!({"ready": true}).to_string())?;
     let mut orders = Orders::default();
@@ -89,13 +96,15 @@ struct Forwarder {
     /// By server and inbound SPI: who chose it.
     truth: BTreeMap<(IpAddr, u32), IpAddr>,
     counters: LabCounters,
+    /// Dropped packets that were told.
+    told: u64,
 }
 
 impl Forwarder {
-    /// Forwards all that has been routed into an interface so far.
+    /// Forwards what has been routed into an interface so far, [`ROUND_PACKETS`] at most.
     fn drain(&mut self, side: Side, tun: &File) -> io::Result<()> {
         let mut buffer = vec![0; PACKET_BYTES];
-        loop {
+        for _ in 0..ROUND_PACKETS {
             let length = match (&*tun).read(&mut buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -110,6 +119,7 @@ impl Forwarder {
                 Err(error) => eprintln!("a packet of {} octets: {error}", bytes.len()),
             }
         }
+        Ok(())
     }
 
     fn translated(&mut self, side: Side, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -126,7 +136,10 @@ impl Forwarder {
         let new = match self.nat.translate(self.began.elapsed(), side, packet) {
             Ok(new) => new,
             Err(reason) => {
-                eprintln!("{side:?} dropped for {reason}: {packet:x?}");
+                if self.told < TOLD_DROPS {
+                    self.told += 1;
+                    eprintln!("{side:?} dropped for {reason}: {packet:x?}");
+                }
                 return None;
             }
         };
@@ -229,6 +242,7 @@ mod tests {
             down_until: None,
             truth: BTreeMap::new(),
             counters: LabCounters::default(),
+            told: 0,
         }
     }
 
