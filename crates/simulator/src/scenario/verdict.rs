@@ -147,21 +147,39 @@ impl Play<'_> {
         (0..count).for_each(|number| self.stop_streams(number));
         let bound = (0..count).map(|number| self.bound(number)).max();
         let bound = bound.unwrap_or_default();
-        let mut until = healed + bound;
-        let mut takes_turns = self.takes_turns();
+        let ends: Vec<End> = self.office.ends().collect();
+        let Err(lost) = self.await_whole(&ends, healed + bound)? else {
+            return Ok(());
+        };
+        if !self.takes_turns() {
+            return Err(self.office.world.violation("I5 (traffic)", lost));
+        }
+        self.office.world.run_for(bound)?;
+        if self.watch(&ends)?.is_none() {
+            return Ok(());
+        }
+        // A rekey under the traffic of others begins it anew: each tunnel alone works at least.
+        for number in 0..count {
+            let own = [End::Client(number), End::Server(number)];
+            let until = self.office.world.now() + bound;
+            if let Err(lost) = self.await_whole(&own, until)? {
+                return Err(self.office.world.violation("I5 (traffic)", lost));
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches traffic of these ends until all of it arrives, or the time has come: then what is lost.
+    fn await_whole(
+        &mut self,
+        ends: &[End],
+        until: Timestamp,
+    ) -> Result<Result<(), String>, Violation> {
         loop {
             let began = self.office.world.now();
-            let lost = self.watch()?;
-            match lost {
-                None => return Ok(()),
-                Some(_) if began >= until && takes_turns => {
-                    takes_turns = false;
-                    self.office.world.run_for(bound)?;
-                    until = self.office.world.now();
-                }
-                Some(what) if began >= until => {
-                    return Err(self.office.world.violation("I5 (traffic)", what));
-                }
+            match self.watch(ends)? {
+                None => return Ok(Ok(())),
+                Some(lost) if began >= until => return Ok(Err(lost)),
                 Some(_) => {}
             }
         }
@@ -194,12 +212,11 @@ impl Play<'_> {
         }
     }
 
-    /// Sends packets both ways through every tunnel for a while: which are lost?
-    fn watch(&mut self) -> Result<Option<String>, Violation> {
-        let ends: Vec<End> = self.office.ends().collect();
+    /// Sends packets from these ends for a while: which are lost?
+    fn watch(&mut self, ends: &[End]) -> Result<Option<String>, Violation> {
         let flows: Vec<(End, FlowId)> = ends
-            .into_iter()
-            .map(|end| (end, self.office.stream(end, WATCH_INTERVAL)))
+            .iter()
+            .map(|end| (*end, self.office.stream(*end, WATCH_INTERVAL)))
             .collect();
         self.office.world.run_for(WATCH)?;
         for (_, flow) in &flows {
