@@ -341,9 +341,14 @@ fn an_old_epoch(program: Program) {
     bench.peer_has(1);
     let (there, back) = (there.stop(SETTLE), back.stop(SETTLE));
     println!("ours: {there}\nthe peer's: {back}");
-    for account in [&there, &back] {
+    // Such a peer sends on the new SA as soon as it has answered: a packet that comes with that answer
+    // is ahead of our SA, which nobody can have before.
+    let errors = bench.own_host().xfrm_errors();
+    let ahead = usize::from(errors.iter().any(|(name, _)| name == "XfrmInNoStates"));
+    for (account, excused) in [(&there, 0), (&back, ahead)] {
         assert!(account.refused.is_empty(), "{account}");
-        assert!(account.lost().is_empty(), "{account}: {:?}", account.lost());
+        let lost = account.lost();
+        assert!(lost.len() <= excused, "{account}: {lost:?}");
         assert_eq!(account.duplicated(), 0, "{account}");
     }
     assert_eq!(our_states(bench.own_host()).len(), 2);
