@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use epochgate_controller::Timestamp;
-use epochgate_controller::io::{Command, XfrmError};
+use epochgate_controller::io::{Command, PolicyKey, XfrmError};
 
 use super::office::Office;
 use super::run::{Due, Play};
@@ -109,10 +109,8 @@ impl Play<'_> {
             Action::FlushPolicies { end } => office.world.flush_policies(office.node(end)),
             Action::StealPolicy { end, nth } => {
                 let node = office.node(end);
-                let kernel = &office.world.node(node).kernel;
-                let keys: Vec<_> = kernel.our_policies().map(|policy| policy.key).collect();
-                if let Some(nth) = nth.checked_rem(keys.len()) {
-                    office.world.steal_policy(node, keys[nth]);
+                if let Some(key) = nth_policy(office, end, nth) {
+                    office.world.steal_policy(node, key);
                 }
             }
             Action::LoseEvents { end, events } => {
@@ -253,6 +251,13 @@ fn nth_sa(office: &Office, end: End, nth: usize) -> Option<epochgate_controller:
     let kernel = &office.world.node(office.node(end)).kernel;
     let count = kernel.our_sas().count();
     kernel.our_sas().nth(nth.checked_rem(count)?)
+}
+
+fn nth_policy(office: &Office, end: End, nth: usize) -> Option<PolicyKey> {
+    let kernel = &office.world.node(office.node(end)).kernel;
+    let count = kernel.our_policies().count();
+    let policy = kernel.our_policies().nth(nth.checked_rem(count)?)?;
+    Some(policy.key)
 }
 
 pub(super) fn milliseconds(milliseconds: u32) -> Duration {

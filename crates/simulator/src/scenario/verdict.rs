@@ -119,9 +119,14 @@ impl Play<'_> {
 
     /// How long after everything was healed a kernel may yet be asked for what it refused to create.
     fn asked_again(&self) -> Duration {
-        let refuses = |act: &Act| match act.action {
-            Action::Fail { operation, .. } => operation == Operation::CreatePolicies,
-            _ => false,
+        let refuses = |act: &Act| {
+            matches!(
+                act.action,
+                Action::Fail {
+                    operation: Operation::CreatePolicies,
+                    ..
+                }
+            )
         };
         if self.scenario.acts.iter().any(refuses) {
             POLICIES_RETRY_MAX
@@ -148,7 +153,7 @@ impl Play<'_> {
         let bound = (0..count).map(|number| self.bound(number)).max();
         let bound = bound.unwrap_or_default();
         let ends: Vec<End> = self.office.ends().collect();
-        let Err(lost) = self.await_whole(&ends, healed + bound)? else {
+        let Some(lost) = self.await_whole(&ends, healed + bound)? else {
             return Ok(());
         };
         if !self.takes_turns() {
@@ -162,25 +167,20 @@ impl Play<'_> {
         for number in 0..count {
             let own = [End::Client(number), End::Server(number)];
             let until = self.office.world.now() + bound;
-            if let Err(lost) = self.await_whole(&own, until)? {
+            if let Some(lost) = self.await_whole(&own, until)? {
                 return Err(self.office.world.violation("I5 (traffic)", lost));
             }
         }
         Ok(())
     }
 
-    /// Watches traffic of these ends until all of it arrives, or the time has come: then what is lost.
-    fn await_whole(
-        &mut self,
-        ends: &[End],
-        until: Timestamp,
-    ) -> Result<Result<(), String>, Violation> {
+    /// Watches traffic of these ends until all of it arrives, or the time has come: which are lost?
+    fn await_whole(&mut self, ends: &[End], until: Timestamp) -> Result<Option<String>, Violation> {
         loop {
             let began = self.office.world.now();
-            match self.watch(ends)? {
-                None => return Ok(Ok(())),
-                Some(lost) if began >= until => return Ok(Err(lost)),
-                Some(_) => {}
+            let lost = self.watch(ends)?;
+            if lost.is_none() || began >= until {
+                return Ok(lost);
             }
         }
     }
