@@ -44,8 +44,9 @@ impl Stalls {
         }
     }
 
-    /// How long everybody was kept waiting between two moments, in all.
-    pub fn between(&self, from: Timestamp, to: Timestamp) -> Duration {
+    /// How long everybody was kept waiting within this time from a moment on, in all.
+    pub fn within(&self, from: Timestamp, time: Duration) -> Duration {
+        let to = Timestamp(from.0 + time.as_nanos() as u64);
         sum(&locked(&self.shared.late), from, to)
     }
 }

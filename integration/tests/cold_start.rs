@@ -15,8 +15,7 @@ use epochgate_integration::topology::{
 };
 use epochgate_integration::watch::times;
 use epochgate_integration::{
-    Account, Epochgate, Judged, Packet, Packets, Stalls, TcpFlow, Timestamp, Topology, UdpFlow,
-    Watch, audit,
+    Account, Epochgate, Judged, Packet, Packets, Stalls, TcpFlow, Topology, UdpFlow, Watch, audit,
 };
 use std::time::Duration;
 
@@ -89,8 +88,7 @@ fn assert_nothing_lost(name: &str, account: &Account, judged: &Judged, stalls: &
     // Each left in one piece: a fragment names no port.
     assert_eq!(release.packets, account.sent.len(), "{release:?}");
     let opened = judged.first_use().expect("traffic");
-    let ordered = Timestamp(opened.0 + release.unordered_for.as_nanos() as u64);
-    let stalled = stalls.between(opened, ordered);
+    let stalled = stalls.within(opened, release.unordered_for);
     assert!(
         release.unordered_for <= UNORDERED_AT_MOST + stalled,
         "{release:?}, of that {stalled:?} the machine's"

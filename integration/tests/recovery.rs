@@ -144,8 +144,7 @@ impl Outage {
         );
         assert!(account.refused.is_empty(), "{account}");
         assert_eq!(account.duplicated(), 0, "{account}");
-        let resumed = Timestamp(self.whole.0 + aftermath.resumed_after.as_nanos() as u64);
-        let stalled = self.stalls.between(self.whole, resumed);
+        let stalled = self.stalls.within(self.whole, aftermath.resumed_after);
         assert!(
             aftermath.resumed_after <= self.bound + stalled,
             "{aftermath:?}, of that {stalled:?} the machine's"
@@ -157,8 +156,7 @@ impl Outage {
     #[track_caller]
     fn assert_noticed(&self, aftermath: &Aftermath) {
         let noticed = aftermath.into_the_hole_for;
-        let until = Timestamp(self.began.0 + noticed.as_nanos() as u64);
-        let stalled = self.stalls.between(self.began, until);
+        let stalled = self.stalls.within(self.began, noticed);
         assert!(
             noticed <= NOTICED_WITHIN + MACHINE + stalled,
             "{noticed:?}, of that {stalled:?} the machine's"

@@ -96,8 +96,7 @@ fn two_clients_under_dense_traffic_come_back_when_their_nat_has_rebooted() {
         );
         for (aftermath, account) in [(upward, up), (downward, down)] {
             assert_eq!(account.duplicated(), 0, "{account}");
-            let resumed = Timestamp(whole.0 + aftermath.resumed_after.as_nanos() as u64);
-            let stalled = stalls.between(whole, resumed);
+            let stalled = stalls.within(whole, aftermath.resumed_after);
             assert!(
                 aftermath.resumed_after <= bound + stalled,
                 "{aftermath:?} of {bound:?}, of that {stalled:?} the machine's"
